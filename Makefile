@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: GPL-2.0-only
+#
+# Builds, installs and tests tlssnoop.  "make" needs no network and no privilege; "make
+# check" and "make demo" install what they lack (root, Debian or Ubuntu).
+#
+#   make                 ./tlssnoop
+#   make install         to $(DESTDIR)$(PREFIX), with man page and bash completion
+#   make check           every test; SAN=1: with address and undefined sanitizers
+#   make lint            format and warnings only
+#   make demo            traces real programs and shows it
+#   make bench           what tracing costs, against empty probes
+#   make ARCH=arm64 tlssnoop.bpf.o   the kernel side for another machine
+
+PREFIX ?= /usr/local
+CLANG ?= clang
+BPFTOOL ?= bpftool
+PKG_CONFIG ?= pkg-config
+LLVM_STRIP ?= llvm-strip
+ARCH ?= $(shell uname -m | sed -e s/x86_64/x86/ -e s/aarch64/arm64/)
+
+VERSION := 0.1
+CFLAGS ?= -O2 -g
+WARNINGS := -Wall -Wextra -Werror
+ifdef SAN
+SANFLAGS := -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
+endif
+ALL_CFLAGS = -std=c11 $(WARNINGS) -DVERSION='"$(VERSION)"' $(CFLAGS) $(SANFLAGS) \
+	$(shell $(PKG_CONFIG) --cflags libbpf libelf)
+LIBS = $(shell $(PKG_CONFIG) --libs libbpf libelf)
+# where Debian keeps <asm/types.h>, which <linux/types.h> wants
+BPF_INCLUDES = $(addprefix -idirafter /usr/include/,$(shell $(CC) -print-multiarch 2>/dev/null))
+BPF_CFLAGS = -g -O2 -target bpf -D__TARGET_ARCH_$(ARCH) $(WARNINGS) $(BPF_INCLUDES)
+
+OBJECTS := tlssnoop.o elfsym.o correlate.o
+HEADERS := tlssnoop.h elfsym.h correlate.h
+TEST_PROGRAMS := tests/ssl_target
+
+.PHONY: all check check-tools clean demo bench install lint test-programs uninstall FORCE
+.DELETE_ON_ERROR:
+
+all: tlssnoop
+
+tlssnoop: $(OBJECTS)
+	$(CC) $(ALL_CFLAGS) $(LDFLAGS) -o $@ $(OBJECTS) $(LIBS)
+
+%.o: %.c $(HEADERS) .flags | check-tools
+	$(CC) $(ALL_CFLAGS) $(CPPFLAGS) -c -o $@ $<
+
+tlssnoop.o: tlssnoop.skel.h
+
+tlssnoop.bpf.o: tlssnoop.bpf.c tlssnoop.h .flags | check-tools
+	$(CLANG) $(BPF_CFLAGS) -c -o $@ $<
+	$(LLVM_STRIP) -g $@
+
+tlssnoop.skel.h: tlssnoop.bpf.o
+	$(BPFTOOL) gen skeleton $< name tlssnoop_bpf >$@
+
+# Changes only when the flags do, so that another ARCH or SAN builds anew
+.flags: FORCE
+	@echo '$(ARCH) $(CC) $(CLANG) $(ALL_CFLAGS)' | cmp -s - $@ || \
+		echo '$(ARCH) $(CC) $(CLANG) $(ALL_CFLAGS)' >$@
+
+# What is missing, and the package (Debian, Ubuntu) that brings it
+need = command -v $(1) >/dev/null || { echo "tlssnoop: cannot build: $(1) is missing: apt-get install $(2)" >&2; exit 1; }
+need_lib = $(PKG_CONFIG) --exists $(1) || { echo "tlssnoop: cannot build: the library $(1) is missing: apt-get install $(1)-dev" >&2; exit 1; }
+check-tools:
+	@$(call need,$(CC),gcc)
+	@$(call need,$(CLANG),clang)
+	@$(call need,$(LLVM_STRIP),llvm)
+	@$(call need,$(BPFTOOL),bpftool$(comma) on Ubuntu linux-tools-generic)
+	@$(call need,$(PKG_CONFIG),pkg-config)
+	@$(call need_lib,libbpf)
+	@$(call need_lib,libelf)
+comma := ,
+
+install: all
+	install -d $(DESTDIR)$(PREFIX)/sbin $(DESTDIR)$(PREFIX)/share/man/man8 \
+		$(DESTDIR)$(PREFIX)/share/bash-completion/completions
+	install -m 755 tlssnoop $(DESTDIR)$(PREFIX)/sbin/tlssnoop
+	install -m 644 man/tlssnoop.8 $(DESTDIR)$(PREFIX)/share/man/man8/tlssnoop.8
+	install -m 644 man/tlssnoop.bash \
+		$(DESTDIR)$(PREFIX)/share/bash-completion/completions/tlssnoop
+
+uninstall:
+	rm -f $(DESTDIR)$(PREFIX)/sbin/tlssnoop $(DESTDIR)$(PREFIX)/share/man/man8/tlssnoop.8 \
+		$(DESTDIR)$(PREFIX)/share/bash-completion/completions/tlssnoop
+
+tests/ssl_target: tests/ssl_target.c .flags
+	$(CC) -std=c11 $(WARNINGS) -O2 -o $@ $< -lssl -lcrypto -lpthread
+
+test-programs: $(TEST_PROGRAMS)
+
+check:
+	tests/install build check
+	$(MAKE) all test-programs
+	tests/run
+
+lint: tlssnoop.skel.h
+	tests/lint
+
+demo:
+	tests/install build demo
+	$(MAKE) all
+	tests/demo
+
+bench:
+	tests/install build check
+	$(MAKE) all
+	tests/bench
+
+clean:
+	rm -f tlssnoop $(OBJECTS) tlssnoop.bpf.o tlssnoop.skel.h .flags $(TEST_PROGRAMS)

@@ -1,0 +1,766 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * correlate.c - which socket does a chunk of plaintext belong to?
+ *
+ * In: facts, in the order in which the kernel saw them.  Out: chunks with a verdict.
+ * Never a guess by nearness alone: the same thread serves many connections, writes to
+ * its log between two of them, and may encrypt now and send later.  The evidence,
+ * strongest first:
+ *
+ *  nested   the library called the socket itself, inside the call that took or gave
+ *           the plaintext (OpenSSL on a socket).
+ *  record   a system call sent a TLS record whose length follows from that of a chunk
+ *           that waits (rustls; OpenSSL on memory buffers).  Which of several
+ *           connections it is: one already known to use this socket; else the one for
+ *           which this thread encrypted last; else the only one that fits.
+ *  address  the plaintext's record ends where a system call had put what it received
+ *           (rustls 0.23 decrypts in place).
+ *  binding  what one of these said of the same connection object before.
+ *  order    what is read came with this thread's last receive of TLS records.
+ *
+ * A written chunk waits for its record for a while.  An object is known by its address,
+ * which is given to the next connection when it is freed, so a binding ends with its
+ * socket.
+ */
+#define _GNU_SOURCE
+#include "correlate.h"
+
+#include <search.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/queue.h>
+
+#define MS 1000000ULL
+
+/* evidence that did not come in this time does not come any more */
+#define WAIT_MAX (100 * MS)
+/* a chunk that is decided lets those before it go first, for so long */
+#define ORDER_MAX (30 * MS)
+/* so many chunks of an object waited in vain: the next ones do not wait */
+#define VAIN_MAX 3
+
+/* Bounds of memory.  What was not used for longest is forgotten. */
+#define OBJECTS_MAX	  65536
+#define SOCKETS_MAX	  65536
+#define THREADS_MAX	  65536
+#define WAITING_BYTES_MAX (8 << 20)
+
+#define RECEIVES 256 /* whose buffers are remembered, per process */
+
+#define CTYPE_APPDATA 23
+
+/* the first member of all that lives in a tree is the number that it is found by */
+
+struct socket {
+	__u64 inode;
+	struct process *process;
+	TAILQ_ENTRY(socket) used;
+	LIST_HEAD(, object) objects; /* that are bound to it */
+	struct endpoints ends;
+	__u64 conn;
+	int fd[2]; /* used last, by direction; -1: none */
+};
+
+/* a descriptor of a socket that was seen in use */
+struct descriptor {
+	__u64 fd;
+	struct socket *socket;
+};
+
+/* a connection object of a library; rustls has one for each direction */
+struct object {
+	__u64 key;
+	struct process *process;
+	TAILQ_ENTRY(object) used;
+	struct socket *socket; /* it is bound to, or NULL */
+	LIST_ENTRY(object) bound;
+	TAILQ_HEAD(, waiting) waiting; /* its undecided chunks, in order */
+	__u64 conn;
+	unsigned int vain;
+	bool owner; /* of its socket: evidence is nested */
+};
+
+struct thread {
+	__u64 tid;
+	__u64 received_on;   /* inode of the socket, 0: none */
+	__u64 encrypted_for; /* key of the object, 0: none */
+};
+
+struct receive {
+	__u64 addr;
+	__u64 bytes;
+	__u64 sock;
+};
+
+struct process {
+	__u64 tgid;
+	struct correlator *correlator;
+	void *objects; /* trees */
+	void *sockets;
+	void *descriptors;
+	void *threads;
+	size_t nthreads;
+	struct receive receives[RECEIVES]; /* a ring */
+	size_t nreceives;
+};
+
+/* a chunk that is not printed yet */
+struct waiting {
+	TAILQ_ENTRY(waiting) queue;
+	TAILQ_ENTRY(waiting) same; /* of this object; while undecided */
+	struct object *object;	   /* NULL once decided */
+	__u64 since;		   /* it waits for its evidence, or since that came for its turn */
+	struct verdict verdict;
+	struct endpoints ends;
+	struct chunk chunk; /* with its data, hence last */
+};
+
+TAILQ_HEAD(waiting_queue, waiting);
+
+struct correlator {
+	correlate_fn fn;
+	void *ctx;
+	void *processes;
+	TAILQ_HEAD(, object) objects; /* the one unused for longest first */
+	TAILQ_HEAD(, socket) sockets;
+	struct waiting_queue queue; /* in order of the facts */
+	size_t nobjects;
+	size_t nsockets;
+	size_t waiting_bytes;
+	__u64 last_conn;
+	__u32 lost; /* as the last fact said */
+};
+
+static int by_number(const void *a, const void *b)
+{
+	__u64 x = *(const __u64 *)a, y = *(const __u64 *)b;
+
+	return x < y ? -1 : x > y;
+}
+
+static void *find(void *const *tree, __u64 number)
+{
+	void *node = tfind(&number, tree, by_number);
+
+	return node ? *(void **)node : NULL;
+}
+
+/* What the tree has at number, else a new zeroed thing of size bytes; NULL: no memory */
+static void *find_or_add(void **tree, __u64 number, size_t size, bool *added)
+{
+	__u64 *thing = find(tree, number);
+
+	*added = false;
+	if (thing)
+		return thing;
+	thing = calloc(1, size);
+	if (!thing)
+		return NULL;
+	*thing = number;
+	if (!tsearch(thing, tree, by_number)) {
+		free(thing);
+		return NULL;
+	}
+	*added = true;
+	return thing;
+}
+
+static size_t size_of(const struct waiting *w)
+{
+	return sizeof(*w) + w->chunk.captured;
+}
+
+/* Chunks and their way out */
+
+static void set_verdict(struct verdict *v, struct correlator *c, struct object *o, int dir)
+{
+	struct socket *s = o ? o->socket : NULL;
+
+	v->fd = -1;
+	v->ends = NULL;
+	if (o && !o->conn)
+		o->conn = s && s->conn ? s->conn : ++c->last_conn;
+	v->conn = o ? o->conn : ++c->last_conn;
+	if (!s)
+		return;
+	if (!s->conn)
+		s->conn = o->conn;
+	v->fd = s->fd[dir] >= 0 ? s->fd[dir] : s->fd[!dir];
+	v->ends = &s->ends;
+}
+
+static void hand_out(struct correlator *c, const struct chunk *chunk, struct verdict *v)
+{
+	static const struct endpoints unknown;
+
+	if (!v->ends)
+		v->ends = &unknown;
+	c->fn(chunk, v, c->ctx);
+}
+
+static void let_go(struct correlator *c, struct waiting *w)
+{
+	TAILQ_REMOVE(&c->queue, w, queue);
+	c->waiting_bytes -= size_of(w);
+	hand_out(c, &w->chunk, &w->verdict);
+	free(w);
+}
+
+/* The verdict on a chunk that waits is what its object is bound to now */
+static void decide(struct correlator *c, struct waiting *w, __u64 now)
+{
+	struct object *o = w->object;
+
+	set_verdict(&w->verdict, c, o, w->chunk.dir);
+	if (w->verdict.ends) { /* the socket may be gone before the chunk is printed */
+		w->ends = *w->verdict.ends;
+		w->verdict.ends = &w->ends;
+	}
+	TAILQ_REMOVE(&o->waiting, w, same);
+	w->object = NULL;
+	w->since = now;
+}
+
+static void decide_all(struct correlator *c, struct object *o, __u64 now)
+{
+	while (!TAILQ_EMPTY(&o->waiting))
+		decide(c, TAILQ_FIRST(&o->waiting), now);
+}
+
+/* What is decided and has nothing undecided before it comes out */
+static void let_go_in_order(struct correlator *c)
+{
+	struct waiting *w;
+
+	while ((w = TAILQ_FIRST(&c->queue)) && !w->object)
+		let_go(c, w);
+}
+
+/* Takes the chunk in.  object: it is undecided and waits for o's evidence */
+static void enqueue(struct correlator *c, const struct chunk *chunk, struct object *o,
+		    bool undecided)
+{
+	struct waiting *w = NULL;
+	struct verdict v;
+
+	while (c->waiting_bytes > WAITING_BYTES_MAX) { /* the oldest goes as it is */
+		w = TAILQ_FIRST(&c->queue);
+		if (w->object)
+			decide(c, w, chunk->fact.time);
+		let_go(c, w);
+	}
+	if (undecided || !TAILQ_EMPTY(&c->queue))
+		w = malloc(sizeof(*w) + chunk->captured);
+	else
+		w = NULL;
+	if (!w) {
+		set_verdict(&v, c, o, chunk->dir);
+		hand_out(c, chunk, &v);
+		return;
+	}
+	memcpy(&w->chunk, chunk, sizeof(*chunk) + chunk->captured);
+	w->object = o;
+	w->since = chunk->fact.time;
+	c->waiting_bytes += size_of(w);
+	TAILQ_INSERT_TAIL(&c->queue, w, queue);
+	if (o)
+		TAILQ_INSERT_TAIL(&o->waiting, w, same);
+	if (o && !undecided)
+		decide(c, w, chunk->fact.time);
+	if (!o)
+		set_verdict(&w->verdict, c, NULL, chunk->dir);
+}
+
+/* Objects, sockets, processes: found, made, forgotten */
+
+static void unbind(struct object *o)
+{
+	if (o->socket)
+		LIST_REMOVE(o, bound);
+	o->socket = NULL;
+	o->owner = false;
+	o->conn = 0;
+}
+
+static void free_object(void *object)
+{
+	struct object *o = object;
+	struct correlator *c = o->process->correlator;
+
+	TAILQ_REMOVE(&c->objects, o, used);
+	c->nobjects--;
+	unbind(o);
+	free(o);
+}
+
+static void drop_object(struct object *o, __u64 now)
+{
+	decide_all(o->process->correlator, o, now);
+	tdelete(o, &o->process->objects, by_number);
+	free_object(o);
+}
+
+static void drop_descriptor(struct process *p, __u64 fd)
+{
+	struct descriptor *d = find(&p->descriptors, fd);
+
+	if (!d)
+		return;
+	tdelete(d, &p->descriptors, by_number);
+	free(d);
+}
+
+static void free_socket(void *socket)
+{
+	struct socket *s = socket;
+	struct correlator *c = s->process->correlator;
+
+	TAILQ_REMOVE(&c->sockets, s, used);
+	c->nsockets--;
+	free(s);
+}
+
+static void drop_socket(struct socket *s, __u64 now)
+{
+	struct process *p = s->process;
+	struct object *o;
+	size_t i;
+
+	while ((o = LIST_FIRST(&s->objects))) {
+		decide_all(p->correlator, o, now);
+		unbind(o);
+	}
+	for (i = 0; i < RECEIVES; i++)
+		if (p->receives[i].sock == s->inode)
+			p->receives[i].bytes = 0;
+	for (i = 0; i < 2; i++)
+		if (s->fd[i] >= 0)
+			drop_descriptor(p, s->fd[i]);
+	tdelete(s, &p->sockets, by_number);
+	free_socket(s);
+}
+
+static void drop_process(struct process *p, __u64 now)
+{
+	struct correlator *c = p->correlator;
+	struct waiting *w;
+
+	TAILQ_FOREACH (w, &c->queue, queue)
+		if (w->object && w->object->process == p)
+			decide(c, w, now);
+	tdestroy(p->objects, free_object);
+	tdestroy(p->sockets, free_socket);
+	tdestroy(p->descriptors, free);
+	tdestroy(p->threads, free);
+	tdelete(p, &c->processes, by_number);
+	free(p);
+}
+
+static void drop_all(struct correlator *c, __u64 now)
+{
+	while (c->processes)
+		drop_process(*(struct process **)c->processes, now);
+}
+
+static struct process *get_process(struct correlator *c, __u32 tgid)
+{
+	bool added;
+	struct process *p = find_or_add(&c->processes, tgid, sizeof(*p), &added);
+
+	if (p)
+		p->correlator = c;
+	return p;
+}
+
+static struct object *get_object(struct process *p, __u64 key, __u64 now)
+{
+	struct correlator *c = p->correlator;
+	bool added;
+	struct object *o;
+
+	if (c->nobjects >= OBJECTS_MAX)
+		drop_object(TAILQ_FIRST(&c->objects), now);
+	o = find_or_add(&p->objects, key, sizeof(*o), &added);
+	if (!o)
+		return NULL;
+	if (added) {
+		o->process = p;
+		TAILQ_INIT(&o->waiting);
+		c->nobjects++;
+	} else {
+		TAILQ_REMOVE(&c->objects, o, used);
+	}
+	TAILQ_INSERT_TAIL(&c->objects, o, used);
+	return o;
+}
+
+/* A descriptor no longer names the socket that it did */
+static void descriptor_gone(struct process *p, int fd, __u64 now)
+{
+	struct descriptor *d = find(&p->descriptors, fd);
+	struct socket *s;
+	int i, left = 0;
+
+	if (!d)
+		return;
+	s = d->socket;
+	for (i = 0; i < 2; i++) {
+		if (s->fd[i] == fd)
+			s->fd[i] = -1;
+		else if (s->fd[i] >= 0)
+			left++;
+	}
+	drop_descriptor(p, fd);
+	if (!left)
+		drop_socket(s, now);
+}
+
+/* The socket with this inode, in use through fd in this direction */
+static struct socket *get_socket(struct process *p, __u64 inode, int fd, int dir,
+				 const struct endpoints *ends, __u64 now)
+{
+	struct correlator *c = p->correlator;
+	struct descriptor *d = find(&p->descriptors, fd);
+	struct socket *s;
+	bool added;
+
+	if (d && d->socket->inode != inode)
+		descriptor_gone(p, fd, now);
+	if (c->nsockets >= SOCKETS_MAX)
+		drop_socket(TAILQ_FIRST(&c->sockets), now);
+	s = find_or_add(&p->sockets, inode, sizeof(*s), &added);
+	if (!s)
+		return NULL;
+	if (added) {
+		s->process = p;
+		s->fd[0] = s->fd[1] = -1;
+		c->nsockets++;
+	} else {
+		TAILQ_REMOVE(&c->sockets, s, used);
+	}
+	TAILQ_INSERT_TAIL(&c->sockets, s, used);
+	s->ends = *ends;
+	if (s->fd[dir] != fd) {
+		if (s->fd[dir] >= 0 && s->fd[dir] != s->fd[!dir])
+			drop_descriptor(p, s->fd[dir]);
+		s->fd[dir] = fd;
+		d = find_or_add(&p->descriptors, fd, sizeof(*d), &added);
+		if (d)
+			d->socket = s;
+	}
+	return s;
+}
+
+static struct thread *get_thread(struct process *p, __u32 tid)
+{
+	struct thread *t;
+	bool added;
+
+	if (p->nthreads >= THREADS_MAX) { /* only order evidence is forgotten with them */
+		tdestroy(p->threads, free);
+		p->threads = NULL;
+		p->nthreads = 0;
+	}
+	t = find_or_add(&p->threads, tid, sizeof(*t), &added);
+	p->nthreads += added;
+	return t;
+}
+
+static void bind(struct object *o, struct socket *s)
+{
+	if (o->socket == s)
+		return;
+	if (o->socket)
+		unbind(o);
+	o->socket = s;
+	LIST_INSERT_HEAD(&s->objects, o, bound);
+	/* a number that is printed already stays as long as it can */
+	if (s->conn)
+		o->conn = s->conn;
+	else
+		s->conn = o->conn;
+}
+
+/* Evidence */
+
+/*
+ * Can a record of this length hold so much application data?  What encryption adds:
+ * TLS 1.3: content type and tag, 1 + 16; TLS 1.2 GCM: explicit nonce and tag, 8 + 16;
+ * ChaCha20: tag, 16; CBC: initial vector of 16, a digest of 20 to 48, padding up to a
+ * multiple of 16, with the digest within that or behind it (encrypt-then-MAC).
+ */
+static bool fits(__u64 plain, __u64 record)
+{
+	static const unsigned int digests[] = {20, 32, 48};
+	size_t i;
+
+	if (record <= plain)
+		return false;
+	if (record - plain == 17 || record - plain == 24 || record - plain == 16)
+		return true;
+	for (i = 0; i < sizeof(digests) / sizeof(*digests); i++)
+		if (record == 16 + ((plain + digests[i]) / 16 + 1) * 16 ||
+		    record == 16 + (plain / 16 + 1) * 16 + digests[i])
+			return true;
+	return false;
+}
+
+static struct waiting *fitting(struct object *o, __u64 record)
+{
+	struct waiting *w;
+
+	TAILQ_FOREACH (w, &o->waiting, same)
+		if (w->chunk.dir == DIR_WRITE && fits(w->chunk.len, record))
+			return w;
+	return NULL;
+}
+
+/* The object whose plaintext this record on s holds, or NULL */
+static struct object *object_of(struct process *p, struct socket *s, struct thread *t, __u64 record)
+{
+	struct object *o, *only = NULL;
+	struct waiting *w;
+
+	LIST_FOREACH (o, &s->objects, bound)
+		if (fitting(o, record))
+			return o;
+	o = t && t->encrypted_for ? find(&p->objects, t->encrypted_for) : NULL;
+	if (o && !o->socket && fitting(o, record))
+		return o;
+	TAILQ_FOREACH (w, &p->correlator->queue, queue) {
+		o = w->object;
+		if (!o || o == only || o->process != p || o->socket || w->chunk.dir != DIR_WRITE ||
+		    !fits(w->chunk.len, record))
+			continue;
+		if (only)
+			return NULL;
+		only = o;
+	}
+	return only;
+}
+
+static void written(struct process *p, struct socket *s, struct thread *t, const struct io *io)
+{
+	__u64 now = io->fact.time;
+	struct waiting *w, *next;
+	struct object *o;
+	size_t i;
+
+	for (i = 0; i < io->nrecords && i < RECORDS_MAX; i++) {
+		if (io->ctype[i] != CTYPE_APPDATA)
+			continue;
+		o = object_of(p, s, t, io->length[i]);
+		if (!o)
+			continue;
+		bind(o, s);
+		o->vain = 0;
+		/* those before it went by unseen: before we looked, or in a call we lost */
+		w = fitting(o, io->length[i]);
+		do {
+			next = TAILQ_FIRST(&o->waiting);
+			decide(p->correlator, next, now);
+		} while (next != w);
+	}
+}
+
+static void received(struct process *p, struct socket *s, struct thread *t, const struct io *io)
+{
+	struct receive *r = &p->receives[p->nreceives++ % RECEIVES];
+
+	r->addr = io->addr;
+	r->bytes = io->bytes;
+	r->sock = s->inode;
+	if (t)
+		t->received_on = s->inode;
+}
+
+static void feed_io(struct process *p, const struct io *io)
+{
+	struct thread *t = get_thread(p, io->fact.tid);
+	struct socket *s =
+		get_socket(p, io->fact.sock, io->fact.fd, io->dir & 1, &io->ends, io->fact.time);
+
+	if (!s)
+		return;
+	if (io->dir == DIR_WRITE)
+		written(p, s, t, io);
+	else
+		received(p, s, t, io);
+}
+
+/* The socket of the newest receive into this place */
+static struct socket *received_at(struct process *p, __u64 addr)
+{
+	size_t i, n = p->nreceives < RECEIVES ? p->nreceives : RECEIVES;
+
+	for (i = 1; i <= n; i++) {
+		struct receive *r = &p->receives[(p->nreceives - i) % RECEIVES];
+
+		if (addr - r->addr < r->bytes)
+			return find(&p->sockets, r->sock);
+	}
+	return NULL;
+}
+
+/*
+ * The socket that a record decrypted in place came from.  It is the record's end that
+ * counts: that arrived last, just before it was decrypted, and is where it was received,
+ * while the beginning may have been moved when its buffer grew, to where another
+ * connection's used to be.  Behind the plaintext come 16 bytes of tag, in TLS 1.3 the
+ * content type before them.
+ */
+static struct socket *received_in_place(struct process *p, const struct chunk *chunk)
+{
+	__u64 end = chunk->addr + chunk->len + 16;
+	struct socket *s = received_at(p, end);
+
+	return s ? s : received_at(p, end - 1);
+}
+
+/* Finds the evidence for what was read; false: later evidence may help */
+static bool decide_read(struct process *p, struct object *o, const struct chunk *chunk)
+{
+	struct thread *t = get_thread(p, chunk->fact.tid);
+	struct socket *last = t && t->received_on ? find(&p->sockets, t->received_on) : NULL;
+	struct socket *s = chunk->lib == LIB_RUSTLS ? received_in_place(p, chunk) : NULL;
+
+	/* alone against both others it is chance: a buffer that was copied from elsewhere */
+	if (s && o->socket && s != o->socket && s != last)
+		s = NULL;
+	if (!s && !o->socket)
+		s = last;
+	if (s)
+		bind(o, s);
+	/* an object of rustls that reads never writes: nothing more will be learnt */
+	return o->socket || chunk->lib == LIB_RUSTLS;
+}
+
+static void feed_chunk(struct process *p, const struct chunk *chunk)
+{
+	struct correlator *c = p->correlator;
+	__u64 now = chunk->fact.time;
+	struct object *o = get_object(p, chunk->key, now);
+	struct socket *s;
+	struct thread *t;
+	bool decided;
+
+	if (!o) {
+		enqueue(c, chunk, NULL, false);
+		return;
+	}
+	if (chunk->nested == NESTED_RECORD || (chunk->nested == NESTED_SOCKET && !o->socket)) {
+		s = get_socket(p, chunk->fact.sock, chunk->fact.fd, chunk->dir & 1, &chunk->ends,
+			       now);
+		if (s) {
+			bind(o, s);
+			o->owner = true;
+		}
+	}
+	if (o->owner || o->vain >= VAIN_MAX) {
+		decided = true;
+	} else if (chunk->dir == DIR_READ) {
+		decided = decide_read(p, o, chunk);
+	} else {
+		t = get_thread(p, chunk->fact.tid);
+		if (t)
+			t->encrypted_for = o->key;
+		decided = false;
+	}
+	if (o->owner)
+		decide_all(c, o, now);
+	enqueue(c, chunk, o, !decided);
+}
+
+void correlate_fact(struct correlator *c, const struct fact *f)
+{
+	struct process *p;
+
+	if (f->lost != c->lost) {
+		/* a close may be among what was lost: a binding could name the wrong socket */
+		drop_all(c, f->time);
+		c->lost = f->lost;
+	}
+	p = get_process(c, f->tgid);
+	if (!p) {
+		if (f->type == FACT_CHUNK)
+			enqueue(c, (const struct chunk *)f, NULL, false);
+		return;
+	}
+	switch (f->type) {
+	case FACT_CHUNK:
+		feed_chunk(p, (const struct chunk *)f);
+		break;
+	case FACT_IO:
+		feed_io(p, (const struct io *)f);
+		break;
+	case FACT_CLOSE:
+		if (f->fd < 0) {
+			drop_process(p, f->time);
+		} else {
+			struct descriptor *d = find(&p->descriptors, f->fd);
+
+			if (d && d->socket->inode != f->sock)
+				descriptor_gone(p, f->fd, f->time);
+		}
+		break;
+	case FACT_EXEC:
+	case FACT_EXIT:
+		drop_process(p, f->time);
+		break;
+	}
+	let_go_in_order(c);
+}
+
+void correlate_tick(struct correlator *c, __u64 now)
+{
+	struct waiting *w, *next;
+	struct object *o;
+
+	for (w = TAILQ_FIRST(&c->queue); w; w = next) {
+		next = TAILQ_NEXT(w, queue);
+		o = w->object;
+		if (o && w->since + WAIT_MAX <= now) {
+			o->vain++;
+			decide(c, w, w->since);
+		}
+		/* undecided ones before it are of other connections, or would be its object's */
+		if (!w->object && w->since + ORDER_MAX <= now)
+			let_go(c, w);
+	}
+	let_go_in_order(c);
+}
+
+void correlate_flush(struct correlator *c)
+{
+	struct waiting *w;
+
+	while ((w = TAILQ_FIRST(&c->queue))) {
+		if (w->object)
+			decide(c, w, w->since);
+		let_go(c, w);
+	}
+}
+
+struct correlator *correlate_new(correlate_fn fn, void *ctx)
+{
+	struct correlator *c = calloc(1, sizeof(*c));
+
+	if (!c)
+		return NULL;
+	c->fn = fn;
+	c->ctx = ctx;
+	TAILQ_INIT(&c->objects);
+	TAILQ_INIT(&c->sockets);
+	TAILQ_INIT(&c->queue);
+	return c;
+}
+
+void correlate_free(struct correlator *c)
+{
+	if (!c)
+		return;
+	correlate_flush(c);
+	drop_all(c, 0);
+	free(c);
+}

@@ -1,0 +1,83 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * elfsym.h - where in an ELF file a function begins.
+ *
+ * In: a file descriptor and patterns.  Out: file offsets, as probes want them.
+ * Prints nothing, needs no privilege, and trusts no number in the file.
+ */
+#ifndef ELFSYM_H
+#define ELFSYM_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct elfsym;
+
+/* A function that the file defines */
+struct elfsym_func {
+	const char *name;   /* as in the file; belongs to the file, valid until elfsym_close() */
+	const char *source; /* where it was found: ".symtab", ".dynsym"; static */
+	uint64_t offset;    /* of its first instruction, in bytes from the file's beginning */
+	uint64_t address;   /* the same as a virtual address of the file */
+};
+
+/*
+ * A name sought.  Either .name, a C function's whole name, or a Rust method, told by
+ * the end of its mangled path without hash and instantiating crate, once for each of
+ * rustc's manglings ("legacy", begins with _ZN; "v0", RFC 2603, begins with _R),
+ * by up to two identifiers that must occur in the path as well, and by one that must
+ * not.  v0 replaces repeated parts of a path by references, so only the end of it and
+ * what occurs once can be relied on.
+ */
+struct elfsym_pattern {
+	const char *name;
+	const char *legacy_tail;
+	const char *legacy_has;
+	const char *v0_tail;
+	const char *v0_has[2];
+	const char *lacks;
+	bool inherent; /* v0: a method of the type itself, not of a trait */
+};
+
+/* A symbol's name, taken apart once for any number of patterns */
+struct elfsym_name {
+	const char *path; /* not terminated at length */
+	size_t length;
+	enum { NAME_OTHER, NAME_C, NAME_LEGACY, NAME_V0_TRAIT, NAME_V0_INHERENT } kind;
+};
+
+/*
+ * Opens the ELF file behind fd, which stays the caller's and must stay open until
+ * elfsym_close().  Returns 0, or -ENOEXEC: no ELF file, -EOPNOTSUPP: an ELF file for
+ * another machine or of 32 bits, -EBADMSG: damaged, -ENOMEM, -EIO.
+ */
+int elfsym_open(int fd, struct elfsym **elf);
+void elfsym_close(struct elfsym *elf);
+
+/*
+ * Calls fn for each function that the file defines, those of .dynsym first; a function
+ * with several names, or in both tables, comes once for each.  fn ends the walk by
+ * returning other than 0.  Returns what fn returned last, 0 if there is no symbol, or
+ * -EBADMSG.
+ */
+int elfsym_each(struct elfsym *elf, int (*fn)(const struct elfsym_func *func, void *ctx),
+		void *ctx);
+
+/* True if the file has a .symtab: without one, functions are missing from the walk */
+bool elfsym_has_symtab(const struct elfsym *elf);
+
+/* Takes a symbol's name apart; does not fail: a name of no use is NAME_OTHER */
+struct elfsym_name elfsym_name(const char *symbol);
+
+/* True if the name is the one sought.  (Rules: rustc's manglings, see elfsym.c.) */
+bool elfsym_matches(const struct elfsym_name *name, const struct elfsym_pattern *pattern);
+
+/*
+ * Looks in .comment and in the data of the file for prefix followed by a version, that
+ * is a digit and what follows of [0-9A-Za-z.+-], and copies that version, terminated, to
+ * buf of size bytes.  Returns 0, -ENOENT, -EIO or -ENOMEM.
+ */
+int elfsym_version(struct elfsym *elf, const char *prefix, char *buf, size_t size);
+
+#endif

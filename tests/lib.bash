@@ -1,0 +1,141 @@
+# shellcheck shell=bash
+# SPDX-License-Identifier: GPL-2.0-only
+#
+# What the bats files share: starts the programs to be traced and tlssnoop, waits for them, ends
+# them. Use: "load lib" at the head of a bats file, "finish" as its teardown.
+#
+# In: TLSSNOOP (the program, default: the one of this tree) and PYTHON. Out: the files named below,
+# in the test's own directory, shown if the test fails.
+# It must never wait by a fixed sleep, nor end a process that it did not start.
+
+TESTS=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+TLSSNOOP=${TLSSNOOP:-$TESTS/../tlssnoop}
+PYTHON=${PYTHON:-python3}
+
+TRUTH=$BATS_TEST_TMPDIR/truth
+TRACE=$BATS_TEST_TMPDIR/trace
+SNOOP_ERR=$BATS_TEST_TMPDIR/tlssnoop.stderr
+TARGET_OUT=$BATS_TEST_TMPDIR/target.stdout
+TARGET_ERR=$BATS_TEST_TMPDIR/target.stderr
+
+STARTED=()	# pids of this test that nobody has waited for yet
+
+fail() {
+	printf '%s\n' "$@" >&2
+	return 1
+}
+
+# eventually SECONDS COMMAND...: run COMMAND until it succeeds; fail when the time is over
+eventually() {
+	local end=$((EPOCHSECONDS + $1))
+	shift
+	until "$@"; do
+		((EPOCHSECONDS <= end)) || return 1
+		sleep 0.02
+	done
+}
+
+gone() {
+	! kill -0 "$1" 2>/dev/null
+}
+
+line_or_gone() {
+	grep -q "$1" "$2" || gone "$3"
+}
+
+# line_comes PATTERN FILE PID: wait for a line that PID writes; fail if it ends without
+line_comes() {
+	eventually 60 line_or_gone "$@" && grep -q "$1" "$2"
+}
+
+# wait_pid SECONDS PID: its status, once it has ended by itself
+wait_pid() {
+	local pid=$2 other left=() status=0
+	eventually "$1" gone "$pid" || fail "process $pid still runs after $1 s" || return 1
+	wait "$pid" || status=$?
+	for other in "${STARTED[@]}"; do
+		[[ $other == "$pid" ]] || left+=("$other")
+	done
+	STARTED=("${left[@]}")
+	return "$status"
+}
+
+# start_target COMMAND...: returns when it is ready; sets TARGET_PID
+start_target() {
+	rm -f "$BATS_TEST_TMPDIR/stdin"
+	mkfifo "$BATS_TEST_TMPDIR/stdin"
+	exec {TARGET_STDIN}<>"$BATS_TEST_TMPDIR/stdin"
+	: >"$TARGET_OUT"
+	"$@" <"$BATS_TEST_TMPDIR/stdin" >"$TARGET_OUT" 2>"$TARGET_ERR" 3>&- {TARGET_STDIN}>&- &
+	TARGET_PID=$!
+	STARTED+=("$TARGET_PID")
+	line_comes '^ready$' "$TARGET_OUT" "$TARGET_PID" ||
+		fail "the target did not get ready: $*" "$(cat "$TARGET_ERR")"
+}
+
+# go: let the target begin
+go() {
+	echo go >&"$TARGET_STDIN"
+	exec {TARGET_STDIN}>&-
+}
+
+wait_target() {
+	local status=0
+	wait_pid 120 "$TARGET_PID" || status=$?
+	((status == 0)) || fail "the target ended with status $status" "$(cat "$TARGET_ERR")"
+}
+
+# start_tlssnoop ARG...: returns when all probes are attached; sets SNOOP_PID
+start_tlssnoop() {
+	: >"$SNOOP_ERR"
+	"$TLSSNOOP" "$@" >"$TRACE" 2>"$SNOOP_ERR" 3>&- &
+	SNOOP_PID=$!
+	STARTED+=("$SNOOP_PID")
+	line_comes '^Tracing' "$SNOOP_ERR" "$SNOOP_PID" ||
+		fail "$TLSSNOOP $* did not start to trace" "$(cat "$SNOOP_ERR")"
+}
+
+# wait_tlssnoop: until it ends by itself; its status is in SNOOP_STATUS
+# shellcheck disable=SC2034 # the tests look at it
+wait_tlssnoop() {
+	SNOOP_STATUS=0
+	wait_pid 60 "$SNOOP_PID" || SNOOP_STATUS=$?
+	gone "$SNOOP_PID"
+}
+
+stop_tlssnoop() {
+	kill -INT "$SNOOP_PID"
+	wait_tlssnoop
+}
+
+# compare FORMAT ARG...: the trace of the target with its truth
+compare() {
+	"$PYTHON" "$TESTS/trace.py" compare --format "$1" --pid "$TARGET_PID" --truth "$TRUTH" \
+		"${@:2}" "$TRACE"
+}
+
+# make_certificate: once for all tests of a file; sets CERT and KEY
+make_certificate() {
+	CERT=$BATS_FILE_TMPDIR/cert.pem
+	KEY=$BATS_FILE_TMPDIR/key.pem
+	[[ -e $CERT ]] || openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 \
+		-subj /CN=localhost -addext subjectAltName=DNS:localhost,IP:127.0.0.1 \
+		-keyout "$KEY" -out "$CERT" 2>"$BATS_FILE_TMPDIR/openssl.stderr" ||
+		fail "$(cat "$BATS_FILE_TMPDIR/openssl.stderr")"
+}
+
+# finish: as teardown: end what the test left behind, and show its files if it failed
+finish() {
+	local pid file
+	for pid in "${STARTED[@]}"; do
+		kill -TERM "$pid" 2>/dev/null || continue
+		eventually 5 gone "$pid" || kill -KILL "$pid"
+		wait "$pid" || :
+	done
+	[[ -z $BATS_TEST_COMPLETED ]] || return 0
+	for file in "$TARGET_OUT" "$TARGET_ERR" "$SNOOP_ERR" "$TRACE"; do
+		[[ -s $file ]] || continue
+		echo "--- $file (first 20 lines)"
+		head -n 20 "$file" | cut -c -200
+	done
+}

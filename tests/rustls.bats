@@ -1,0 +1,172 @@
+#!/usr/bin/env bats
+# SPDX-License-Identifier: GPL-2.0-only
+#
+# rustls programs under tlssnoop, with blocking sockets and with tokio: every byte that rustls took
+# or gave is there once, in order, with its fd, one line for each record. Needs root, tlssnoop and
+# a cargo that tests/rustls/build accepts; the first build takes minutes and fetches crates.
+# It must never pass without having compared a trace with the target's truth.
+
+load lib
+
+setup_file() {
+	local build=$BATS_TEST_DIRNAME/rustls/build
+	RELEASE=$("$build" release)
+	FAT=$("$build" fat)
+	DEV=$("$build" dev)
+	MANGLED_V0=$("$build" release -Csymbol-mangling-version=v0)
+	export RELEASE FAT DEV MANGLED_V0
+}
+
+teardown() {
+	finish
+}
+
+# compare_streams WRITERS: WRITERS is the truth of those who wrote what the target has read
+compare_streams() {
+	((SNOOP_STATUS == 0)) || fail "tlssnoop ended with status $SNOOP_STATUS"
+	compare json --stream --peer-truth "$1"
+}
+
+# traced PROGRAM ARG...: trace one run with both ends of its connections
+traced() {
+	echo "# traced: $*"
+	start_target "$1" --truth "$TRUTH" "${@:2}"
+	start_tlssnoop -j -p "$TARGET_PID"
+	go
+	wait_target
+	wait_tlssnoop
+	"$PYTHON" "$TESTS/trace.py" pairs "$TRUTH"
+	compare_streams "$TRUTH"
+}
+
+# every_tls ARG...: std_target with both versions of TLS
+every_tls() {
+	local tls
+	for tls in 1.2 1.3; do
+		traced "$RELEASE/std_target" --tls "$tls" "$@"
+	done
+}
+
+# apart SIDE ARG...: client and server are two processes of which SIDE is traced
+apart() {
+	local side=$1 truth=$BATS_TEST_TMPDIR/truth contact=$BATS_TEST_TMPDIR/contact stdin
+	local -A pid peer=([client]=server [server]=client)
+	echo "# traced: $*"
+
+	start_target "$RELEASE/tokio_target" --truth "$truth.server" "${@:2}" server "$contact"
+	pid[server]=$TARGET_PID stdin=$TARGET_STDIN
+	start_target "$RELEASE/tokio_target" --truth "$truth.client" "${@:2}" client "$contact"
+	pid[client]=$TARGET_PID
+
+	TARGET_PID=${pid[$side]} TRUTH=$truth.$side
+	start_tlssnoop -j -p "$TARGET_PID"
+	echo go >&"$stdin"
+	exec {stdin}>&-
+	go
+	wait_pid 120 "${pid[${peer[$side]}]}"
+	wait_target
+	wait_tlssnoop
+	"$PYTHON" "$TESTS/trace.py" pairs "$truth.server" "$truth.client"
+	compare_streams "$truth.${peer[$side]}"
+}
+
+# whichever_build DIRECTORY: what code generation could change
+whichever_build() {
+	local mode tls
+	for mode in edges vectored limit before; do
+		for tls in 1.2 1.3; do
+			traced "$1/std_target" --tls "$tls" "$mode"
+		done
+	done
+	traced "$1/std_target" early
+	traced "$1/tokio_target" --threads 4 both
+}
+
+@test "lengths from 0 to 1 MiB" {
+	every_tls edges
+}
+
+@test "every cipher suite" {
+	local suite
+	for suite in aes128 aes256 chacha; do
+		every_tls --suite "$suite" edges
+	done
+}
+
+@test "write_vectored with 2 to 67 pieces" {
+	every_tls vectored
+}
+
+@test "writes that a buffer limit cuts" {
+	every_tls limit
+}
+
+@test "data written before the handshake" {
+	every_tls before
+}
+
+@test "new keys during a connection" {
+	traced "$RELEASE/std_target" --tls 1.3 rekey
+}
+
+@test "early data" {
+	traced "$RELEASE/std_target" --tls 1.3 early
+}
+
+@test "panics inside rustls' I/O do no harm" {
+	every_tls panic
+	traced "$DEV/std_target" panic
+}
+
+@test "10007 messages of 256 bytes each way, none lost" {
+	local tls
+	for tls in 1.2 1.3; do
+		traced "$RELEASE/std_target" --tls "$tls" bulk 10007 256
+		grep -Eq '(^|[^0-9])40028 chunks' "$SNOOP_ERR" || fail 'the summary does not count 40028 chunks'
+		grep -Eq '(^|[^0-9])0 lost' "$SNOOP_ERR" || fail 'the summary does not say 0 lost'
+	done
+}
+
+@test "tokio, 101 connections at once on one thread" {
+	traced "$RELEASE/tokio_target" both
+	traced "$RELEASE/tokio_target" --tls 1.2 both
+}
+
+@test "tokio, 101 connections at once on 4 threads" {
+	traced "$RELEASE/tokio_target" --threads 4 both
+	traced "$RELEASE/tokio_target" --threads 4 --tls 1.2 both
+}
+
+@test "tokio, other output after every write" {
+	traced "$RELEASE/tokio_target" --log both
+	traced "$RELEASE/tokio_target" --log --threads 4 both
+}
+
+@test "tokio, 211 connections one after the other" {
+	traced "$RELEASE/tokio_target" --short 211 both
+	traced "$RELEASE/tokio_target" --threads 4 --short 211 both
+}
+
+@test "tokio, a server" {
+	apart server
+	apart server --threads 4
+	apart server --short 211
+}
+
+@test "tokio, a client" {
+	apart client
+	apart client --threads 4
+	apart client --short 211
+}
+
+@test "fat LTO that aborts on panic" {
+	whichever_build "$FAT"
+}
+
+@test "unoptimised" {
+	whichever_build "$DEV"
+}
+
+@test "v0 symbol names" {
+	whichever_build "$MANGLED_V0"
+}

@@ -1,0 +1,1247 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * tlssnoop.bpf.c - the kernel side: collects facts, decides nothing.
+ *
+ * In: probes on functions of TLS libraries (one program per calling shape), and
+ * the end of every system call of a traced process.  Out: facts (tlssnoop.h) in
+ * one ring buffer, in the order in which they happened, across threads.
+ *
+ * Rules that every program here keeps:
+ *  - Less than 64 bytes of stack in every function, which after rounding means 48.
+ *    Kernels from 6.13 on give a function with more a stack per CPU, and probe
+ *    programs can be preempted: the next task's run would overwrite it, silently.
+ *    So state goes into map elements or into the record that is being built, and
+ *    what needs a temporary is a function of its own (__noinline).  For the same
+ *    reason there is no per-CPU scratch map.
+ *  - Nothing is ever written to the traced process.
+ *  - What cannot be reported is counted (lost_*).
+ */
+#include <linux/bpf.h>
+#include <stdbool.h>
+
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_core_read.h>
+
+#include "tlssnoop.h"
+
+char LICENSE[] SEC("license") = "GPL";
+
+/* set by the user side before loading */
+const volatile bool have_cookie = true; /* bpf_get_attach_cookie: Linux 5.15 */
+const volatile __u32 pidns = 0;		/* inode of our PID namespace, 0: the first */
+const volatile __u32 snap[2] = {CHUNK_MAX, CHUNK_MAX}; /* bytes copied, by direction */
+const volatile char comm_wanted[COMM_SIZE] = "";
+const volatile __u32 uid_wanted = -1;
+const volatile __u64 wakeup_at = 0; /* bytes in the ring that wake the reader */
+
+/* told at the end */
+__u64 lost_chunks = 0;
+__u64 lost_bytes = 0;
+__u64 lost_facts = 0;
+
+/*
+ * The kernel's types, with the few members that are read.  Offsets are adjusted to
+ * the running kernel (CO-RE), so this needs no vmlinux.h and fits any kernel.
+ */
+#define KERNEL_TYPE __attribute__((preserve_access_index))
+
+struct ns_common {
+	unsigned int inum;
+} KERNEL_TYPE;
+
+struct pid_namespace {
+	struct ns_common ns;
+} KERNEL_TYPE;
+
+struct upid {
+	int nr;
+	struct pid_namespace *ns;
+} KERNEL_TYPE;
+
+struct pid {
+	unsigned int level;
+	struct upid numbers[1];
+} KERNEL_TYPE;
+
+struct inode {
+	unsigned short i_mode;
+	unsigned long i_ino;
+} KERNEL_TYPE;
+
+struct file {
+	struct inode *f_inode;
+	void *private_data;
+} KERNEL_TYPE;
+
+struct fdtable {
+	unsigned int max_fds;
+	struct file **fd;
+} KERNEL_TYPE;
+
+struct files_struct {
+	struct fdtable *fdt;
+} KERNEL_TYPE;
+
+typedef struct {
+	int counter;
+} atomic_t;
+
+struct signal_struct {
+	atomic_t live;
+} KERNEL_TYPE;
+
+struct task_struct {
+	struct task_struct *group_leader;
+	struct pid *thread_pid;
+	struct files_struct *files;
+	struct signal_struct *signal;
+	char comm[COMM_SIZE];
+} KERNEL_TYPE;
+
+struct in6_addr {
+	__u8 bytes[16];
+};
+
+struct sock_common {
+	unsigned short skc_family;
+	__u16 skc_num;
+	__u16 skc_dport;
+	__u32 skc_daddr;
+	__u32 skc_rcv_saddr;
+	struct in6_addr skc_v6_daddr;
+	struct in6_addr skc_v6_rcv_saddr;
+} KERNEL_TYPE;
+
+struct sock {
+	struct sock_common __sk_common;
+} KERNEL_TYPE;
+
+struct socket {
+	struct sock *sk;
+} KERNEL_TYPE;
+
+/*
+ * Registers: here and nowhere else.  A probe gets struct regs, whose layout is part
+ * of the kernel's interface; a system call's registers are the kernel's struct pt_regs.
+ * argN() counts a C function's arguments from 1; rust_argN() those of a Rust function
+ * that returns its result through a hidden pointer: it comes first on x86-64 (rdi) and
+ * in a register of its own on arm64 (x8).
+ */
+#if defined(__TARGET_ARCH_x86)
+
+struct regs {
+	unsigned long r15, r14, r13, r12, bp, bx, r11, r10, r9, r8, ax, cx, dx, si, di;
+	unsigned long orig_ax, ip, cs, flags, sp, ss;
+};
+
+struct pt_regs {
+	unsigned long di, si, dx, orig_ax;
+} KERNEL_TYPE;
+
+#define arg1(r)	     ((r)->di)
+#define arg2(r)	     ((r)->si)
+#define arg3(r)	     ((r)->dx)
+#define arg4(r)	     ((r)->cx)
+#define arg5(r)	     ((r)->r8)
+#define rust_arg1(r) arg2(r)
+#define rust_arg2(r) arg3(r)
+#define rust_arg3(r) arg4(r)
+#define result(r)    ((r)->ax)
+#define address(r)   ((r)->ip)
+#define stack(r)     ((r)->sp)
+/* ret has taken the return address from the stack when a return probe runs */
+#define stack_at_entry(r) ((r)->sp - 8)
+#define sys_number(r)	  ((r)->orig_ax)
+#define sys_arg1(r)	  ((r)->di)
+#define sys_arg2(r)	  ((r)->si)
+#define sys_arg3(r)	  ((r)->dx)
+
+enum {
+	SYS_READ = 0,
+	SYS_WRITE = 1,
+	SYS_CLOSE = 3,
+	SYS_READV = 19,
+	SYS_WRITEV = 20,
+	SYS_DUP2 = 33,
+	SYS_SENDTO = 44,
+	SYS_RECVFROM = 45,
+	SYS_SENDMSG = 46,
+	SYS_RECVMSG = 47,
+	SYS_DUP3 = 292,
+	SYS_CLOSE_RANGE = 436,
+};
+
+#elif defined(__TARGET_ARCH_arm64)
+
+struct regs {
+	unsigned long regs[31], sp, pc, pstate;
+};
+
+struct pt_regs {
+	unsigned long regs[31];
+	unsigned long orig_x0;
+	int syscallno;
+} KERNEL_TYPE;
+
+#define arg1(r)		  ((r)->regs[0])
+#define arg2(r)		  ((r)->regs[1])
+#define arg3(r)		  ((r)->regs[2])
+#define arg4(r)		  ((r)->regs[3])
+#define arg5(r)		  ((r)->regs[4])
+#define rust_arg1(r)	  arg1(r)
+#define rust_arg2(r)	  arg2(r)
+#define rust_arg3(r)	  arg3(r)
+#define result(r)	  ((r)->regs[0])
+#define address(r)	  ((r)->pc)
+#define stack(r)	  ((r)->sp)
+#define stack_at_entry(r) ((r)->sp)
+#define sys_number(r)	  ((r)->syscallno)
+#define sys_arg1(r)	  ((r)->orig_x0)
+#define sys_arg2(r)	  ((r)->regs[1])
+#define sys_arg3(r)	  ((r)->regs[2])
+
+enum {
+	SYS_DUP3 = 24,
+	SYS_CLOSE = 57,
+	SYS_READ = 63,
+	SYS_WRITE = 64,
+	SYS_READV = 65,
+	SYS_WRITEV = 66,
+	SYS_SENDTO = 206,
+	SYS_RECVFROM = 207,
+	SYS_SENDMSG = 211,
+	SYS_RECVMSG = 212,
+	SYS_CLOSE_RANGE = 436,
+	SYS_DUP2 = -1, /* arm64 has none */
+};
+
+#else
+#error "tlssnoop knows the registers of x86-64 and arm64 only"
+#endif
+
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 1); /* set by the user side */
+} facts SEC(".maps");
+
+/* the traced processes; the user side adds those of -p, hooks of -l add theirs */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 16384);
+	__type(key, __u32); /* tgid, in our PID namespace */
+	__type(value, __u8);
+} processes SEC(".maps");
+
+/* the row of a probe where the kernel has no attach cookies (before 5.15) */
+struct place {
+	__u64 address;
+	__u64 tgid;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 16384);
+	__type(key, struct place);
+	__type(value, __u64);
+} rows SEC(".maps");
+
+/* a call of a library that a thread is in */
+struct call {
+	__u64 row;
+	__u64 stack; /* pointer at entry: finds the call again at its return */
+	__u64 key;
+	__u64 buffer;
+	__u64 count; /* where the count will be, or 0 */
+	__u64 len;   /* that it took or gave, at its return */
+	__u64 sock;
+	__s32 fd;
+	__u32 nested;
+};
+
+/* TLS inside TLS calls one library from within the other */
+#define CALLS_MAX 4
+
+/* plaintext of one record that lies in several slices */
+struct slices {
+	__u64 row;
+	__u64 key;
+	__u64 array; /* of {pointer, length}: the next one */
+	__u64 skip;  /* bytes that belong to an earlier record */
+	__u64 len;   /* of the record's plaintext */
+	__u64 part;  /* bytes of it that are reported */
+	__u64 slice[2];
+};
+
+struct thread {
+	__u64 depth;
+	struct call calls[CALLS_MAX];
+	__u64 ends_of; /* the socket that ends describes */
+	struct endpoints ends;
+	struct slices slices;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 16384);
+	__type(key, __u64); /* tgid and tid as the kernel's first namespace has them */
+	__type(value, struct thread);
+} threads SEC(".maps");
+
+static const struct thread no_thread;
+
+/* how far the TLS records on a socket have been followed */
+struct stream {
+	__u64 left; /* bytes of the last record written that are still to come */
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 65536);
+	__type(key, __u64); /* inode number of a socket that carries TLS */
+	__type(value, struct stream);
+} streams SEC(".maps");
+
+static const struct stream no_stream;
+
+/* A number of size bytes in the kernel's memory, 0 if it cannot be read */
+static __noinline __u64 kernel_read(const void *from, __u32 size)
+{
+	__u64 value = 0;
+
+	bpf_probe_read_kernel(&value, size, from);
+	return value;
+}
+
+#define READ(pointer, member)                                                                      \
+	((typeof((pointer)->member))kernel_read(&(pointer)->member, sizeof((pointer)->member)))
+
+/* A task's number in our PID namespace, 0 if it has none */
+static __noinline __u32 number_of(struct task_struct *task)
+{
+	struct pid *pid = READ(task, thread_pid);
+	struct upid *upid = (void *)pid + bpf_core_field_offset(struct pid, numbers);
+	__u32 level = READ(pid, level), i;
+	struct pid_namespace *ns;
+
+	for (i = 0; i < 32 && i <= level; i++) { /* MAX_PID_NS_LEVEL */
+		ns = READ(upid, ns);
+		if (READ(ns, ns.inum) == pidns)
+			return READ(upid, nr);
+		upid = (void *)upid + bpf_core_type_size(struct upid);
+	}
+	return 0;
+}
+
+/* (tgid << 32 | tid) as tlssnoop's user would see them */
+static __noinline __u64 current_id(void)
+{
+	struct task_struct *task;
+
+	if (!pidns)
+		return bpf_get_current_pid_tgid();
+	task = (void *)bpf_get_current_task();
+	return (__u64)number_of(READ(task, group_leader)) << 32 | number_of(task);
+}
+
+/*
+ * A record that wakes the reader costs as much as both probes of a call.  A person does
+ * not notice 20 ms: the reader looks by itself, and is woken only when the ring fills.
+ */
+static __always_inline __u64 wakeup_flags(void)
+{
+	if (bpf_ringbuf_query(&facts, BPF_RB_AVAIL_DATA) >= wakeup_at)
+		return BPF_RB_FORCE_WAKEUP;
+	return BPF_RB_NO_WAKEUP;
+}
+
+static __noinline void fact_init(struct fact *f, __u32 type)
+{
+	__u64 id = current_id();
+
+	f->time = bpf_ktime_get_ns();
+	f->sock = 0;
+	f->type = type;
+	f->lost = lost_chunks + lost_facts;
+	f->tgid = id >> 32;
+	f->tid = id;
+	f->fd = -1;
+	f->unused = 0;
+}
+
+/* Is the current process traced?  A hook of -l adds whoever runs into it. */
+static __noinline bool traced(bool add)
+{
+	__u32 tgid = current_id() >> 32;
+	__u8 one = 1;
+
+	if (bpf_map_lookup_elem(&processes, &tgid))
+		return true;
+	return add && tgid && !bpf_map_update_elem(&processes, &tgid, &one, BPF_ANY);
+}
+
+static __always_inline bool is_comm_wanted(const char *comm)
+{
+	int i;
+
+	for (i = 0; i < COMM_SIZE && comm[i] == comm_wanted[i]; i++)
+		if (!comm[i])
+			return true;
+	return false;
+}
+
+/* -n and -u.  The name is that of the thread or of its process. */
+static __noinline bool passes_filters(void)
+{
+	struct task_struct *task;
+	char comm[COMM_SIZE];
+
+	if (uid_wanted != (__u32)-1 && (__u32)bpf_get_current_uid_gid() != uid_wanted)
+		return false;
+	if (!comm_wanted[0])
+		return true;
+	bpf_get_current_comm(comm, sizeof(comm));
+	if (is_comm_wanted(comm))
+		return true;
+	task = (void *)bpf_get_current_task();
+	task = READ(task, group_leader);
+	bpf_probe_read_kernel(comm, sizeof(comm), &task->comm);
+	return is_comm_wanted(comm);
+}
+
+static __noinline __u64 row_at(__u64 address)
+{
+	struct place place = {.address = address, .tgid = current_id() >> 32};
+	__u64 *row = bpf_map_lookup_elem(&rows, &place);
+
+	return row ? *row : 0;
+}
+
+/* The row of the probe that was hit, 0 if the process is not to be traced */
+static __always_inline __u64 row_of(struct regs *regs)
+{
+	__u64 row = have_cookie ? bpf_get_attach_cookie(regs) : row_at(address(regs));
+
+	return traced(row & ROW_ANY_PROCESS) ? row : 0;
+}
+
+/*
+ * The probe programs exist twice.  A sleepable one (Linux 6.0) reads a page that
+ * is not resident, such as a file that was mapped and never touched; the other
+ * cannot.
+ */
+static __always_inline long copy_in(bool sleepable, void *to, __u32 size, __u64 from)
+{
+	if (sleepable)
+		return bpf_copy_from_user(to, size, (const void *)from);
+	return bpf_probe_read_user(to, size, (const void *)from);
+}
+
+static __noinline void chunk_init(struct chunk *c, __u64 key, __u64 addr, __u64 len, __u64 row)
+{
+	fact_init(&c->fact, FACT_CHUNK);
+	c->key = key;
+	c->addr = addr;
+	c->off = 0;
+	c->len = len;
+	c->part = 0;
+	c->part_len = len;
+	c->captured = 0;
+	c->uid = bpf_get_current_uid_gid();
+	c->lib = ROW_LIB(row);
+	c->dir = ROW_DIR(row);
+	c->nested = NESTED_NONE;
+	__builtin_memset(c->unused, 0, sizeof(c->unused));
+	bpf_get_current_comm(c->comm, sizeof(c->comm));
+	c->ends.family = 0;
+}
+
+static __noinline int chunk_lost(__u64 len)
+{
+	__sync_fetch_and_add(&lost_chunks, (len + CHUNK_MAX - 1) / CHUNK_MAX);
+	__sync_fetch_and_add(&lost_bytes, len);
+	return 0;
+}
+
+/* How many of so many bytes are copied, if before so many of the chunk were already */
+static __always_inline __u64 bytes_wanted(__u64 len, __u64 before, __u64 row)
+{
+	__u64 limit = snap[ROW_DIR(row) & 1];
+
+	if (len > CHUNK_MAX || before >= limit)
+		return 0;
+	return len < limit - before ? len : limit - before;
+}
+
+/*
+ * The ring wants a constant size, so there are size classes; the waste is at most
+ * three quarters of a small record or half of a large one.
+ */
+#define FOR_EACH_SIZE(do_size)                                                                     \
+	do_size(0) do_size(256) do_size(1024) do_size(4096) do_size(8192) do_size(CHUNK_MAX)
+
+/*
+ * The functions from here to the programs are not static where they may be called often:
+ * the verifier looks at such a function once, and not once for each turn of a loop.
+ * They take numbers only (as Linux 5.8 wants it), hence the state in struct thread.
+ */
+
+/* Plaintext of one TLS record, in one piece */
+#define RECORD_SIZE(size)                                                                          \
+	if (want <= (size)) {                                                                      \
+		c = bpf_ringbuf_reserve(&facts, sizeof(*c) + (size), 0);                           \
+		if (!c)                                                                            \
+			return chunk_lost(len);                                                    \
+		chunk_init(c, key, addr, len, row);                                                \
+		if ((size) && !copy_in(sleepable, c->data, want, c->addr))                         \
+			c->captured = want;                                                        \
+		bpf_ringbuf_submit(c, wakeup_flags());                                             \
+		return 0;                                                                          \
+	}
+
+static __always_inline int record(bool sleepable, __u64 key, __u64 addr, __u64 len, __u64 row)
+{
+	__u64 want = bytes_wanted(len, 0, row);
+	struct chunk *c;
+
+	barrier_var(want);
+	FOR_EACH_SIZE(RECORD_SIZE)
+	return 0;
+}
+
+__noinline int record_plain(__u64 key, __u64 addr, __u64 len, __u64 row)
+{
+	return record(false, key, addr, len, row);
+}
+
+__noinline int record_sleepable(__u64 key, __u64 addr, __u64 len, __u64 row)
+{
+	return record(true, key, addr, len, row);
+}
+
+static __noinline struct thread *current_thread(void)
+{
+	__u64 id = bpf_get_current_pid_tgid();
+
+	return bpf_map_lookup_elem(&threads, &id);
+}
+
+static __noinline struct thread *current_thread_or_new(void)
+{
+	__u64 id = bpf_get_current_pid_tgid();
+	struct thread *t = bpf_map_lookup_elem(&threads, &id);
+
+	if (t)
+		return t;
+	bpf_map_update_elem(&threads, &id, &no_thread, BPF_ANY);
+	return bpf_map_lookup_elem(&threads, &id);
+}
+
+/* Plaintext of one TLS record, in several slices: each comes as a part of the chunk */
+#define PART_SIZE(size)                                                                            \
+	if (want <= (size)) {                                                                      \
+		c = bpf_ringbuf_reserve(&facts, sizeof(*c) + (size), 0);                           \
+		if (!c) {                                                                          \
+			chunk_lost(s->slice[1]);                                                   \
+			goto lost;                                                                 \
+		}                                                                                  \
+		chunk_init(c, s->key, s->slice[0], s->len, s->row);                                \
+		c->part = s->part;                                                                 \
+		c->part_len = s->slice[1];                                                         \
+		if ((size) && !copy_in(sleepable, c->data, want, c->addr))                         \
+			c->captured = want;                                                        \
+		bpf_ringbuf_submit(c, wakeup_flags());                                             \
+		goto lost;                                                                         \
+	}
+
+/* The next slice.  Returns 1 if there may be more of them. */
+static __always_inline int slice(bool sleepable)
+{
+	struct thread *t = current_thread();
+	struct slices *s;
+	struct chunk *c;
+	__u64 want;
+
+	if (!t)
+		return 0;
+	s = &t->slices;
+	if (copy_in(sleepable, s->slice, sizeof(s->slice), s->array))
+		s->slice[1] = s->skip + s->len - s->part; /* bytes that cannot be shown */
+	s->array += sizeof(s->slice);
+	if (s->skip >= s->slice[1]) {
+		s->skip -= s->slice[1];
+		return 1;
+	}
+	s->slice[0] += s->skip;
+	s->slice[1] -= s->skip;
+	s->skip = 0;
+	if (s->slice[1] > s->len - s->part)
+		s->slice[1] = s->len - s->part;
+	want = bytes_wanted(s->slice[1], s->part, s->row);
+	barrier_var(want);
+	FOR_EACH_SIZE(PART_SIZE)
+lost:
+	s->part += s->slice[1];
+	return s->part < s->len;
+}
+
+__noinline int slice_plain(void)
+{
+	return slice(false);
+}
+
+__noinline int slice_sleepable(void)
+{
+	return slice(true);
+}
+
+/* A loop within a loop, as the verifier follows every turn of one */
+#define TURNS 64
+
+__noinline int slices_plain(void)
+{
+	int i, more = 1;
+
+	for (i = 0; i < TURNS && more; i++)
+		more = slice_plain();
+	return more;
+}
+
+__noinline int slices_sleepable(void)
+{
+	int i, more = 1;
+
+	for (i = 0; i < TURNS && more; i++)
+		more = slice_sleepable();
+	return more;
+}
+
+#define PIECE_SIZE(size)                                                                           \
+	if (want <= (size)) {                                                                      \
+		c = bpf_ringbuf_reserve(&facts, sizeof(*c) + (size), 0);                           \
+		if (!c)                                                                            \
+			return chunk_lost(len);                                                    \
+		chunk_init(c, call->key, call->buffer + off, len, call->row);                      \
+		c->off = off;                                                                      \
+		if (call->nested) {                                                                \
+			c->nested = call->nested;                                                  \
+			c->fact.fd = call->fd;                                                     \
+			c->fact.sock = call->sock;                                                 \
+			if (t->ends_of == call->sock)                                              \
+				c->ends = t->ends;                                                 \
+		}                                                                                  \
+		if ((size) && !copy_in(sleepable, c->data, want, c->addr))                         \
+			c->captured = want;                                                        \
+		bpf_ringbuf_submit(c, wakeup_flags());                                             \
+		return 0;                                                                          \
+	}
+
+static __always_inline struct call *innermost(struct thread *t)
+{
+	return &t->calls[(t->depth - 1) & (CALLS_MAX - 1)];
+}
+
+/* calls of up to 64 MiB are shown whole, the rest of a longer one by its length */
+#define PIECES_MAX (TURNS * TURNS)
+
+/* One chunk, by its number, of the call that the thread is in */
+static __always_inline int piece(bool sleepable, __u64 number)
+{
+	__u64 off = number * CHUNK_MAX, len, want;
+	struct thread *t = current_thread();
+	struct call *call;
+	struct chunk *c;
+
+	if (!t || !t->depth)
+		return 0;
+	call = innermost(t);
+	len = call->len - off;
+	if (len > CHUNK_MAX && number < PIECES_MAX)
+		len = CHUNK_MAX;
+	want = bytes_wanted(len, 0, call->row);
+	barrier_var(want);
+	FOR_EACH_SIZE(PIECE_SIZE)
+	return 0;
+}
+
+__noinline int piece_plain(__u64 number)
+{
+	return piece(false, number);
+}
+
+__noinline int piece_sleepable(__u64 number)
+{
+	return piece(true, number);
+}
+
+__noinline int pieces_plain(__u64 first, __u64 end)
+{
+	int i;
+
+	for (i = 0; i < TURNS && first + i < end; i++)
+		piece_plain(first + i);
+	return 0;
+}
+
+__noinline int pieces_sleepable(__u64 first, __u64 end)
+{
+	int i;
+
+	for (i = 0; i < TURNS && first + i < end; i++)
+		piece_sleepable(first + i);
+	return 0;
+}
+
+/* SHAPE_CALL: remember the arguments at the entry, read the bytes at the return */
+static __noinline struct call *enter_call(__u64 stack, __u64 key)
+{
+	struct thread *t = current_thread_or_new();
+	__u64 i;
+
+	if (!t) {
+		chunk_lost(1);
+		return NULL;
+	}
+	/*
+	 * The stack grows down: a call that began at or below this one's stack
+	 * pointer has ended without its return probe (longjmp, a thread that was
+	 * cancelled).
+	 */
+	for (i = 0; i < CALLS_MAX && t->depth && innermost(t)->stack <= stack; i++)
+		t->depth--;
+	/*
+	 * SSL_write_ex calls SSL_write_ex2 (OpenSSL 3.3), SSL_read_early_data calls
+	 * SSL_read_ex, and LibreSSL's _ex forms call the plain ones: the outermost
+	 * call of a connection counts.
+	 */
+	for (i = 0; i < CALLS_MAX; i++)
+		if (i < t->depth && t->calls[i].key == key)
+			return NULL;
+	if (t->depth >= CALLS_MAX) {
+		chunk_lost(1);
+		return NULL;
+	}
+	t->depth++;
+	return innermost(t);
+}
+
+SEC("uprobe")
+int call_entry(struct regs *regs)
+{
+	__u64 row = row_of(regs), fourth, fifth;
+	struct call *call;
+
+	if (!row)
+		return 0;
+	call = enter_call(stack(regs), arg1(regs));
+	if (!call)
+		return 0;
+	call->row = row;
+	call->stack = stack(regs);
+	call->key = arg1(regs);
+	call->buffer = arg2(regs);
+	/* the verifier wants constant offsets into regs: no choice of one at run time */
+	fourth = arg4(regs);
+	barrier_var(fourth);
+	fifth = arg5(regs);
+	barrier_var(fifth);
+	call->count = ROW_COUNT_ARG(row) == 4 ? fourth : ROW_COUNT_ARG(row) == 5 ? fifth : 0;
+	call->sock = 0;
+	call->fd = -1;
+	call->nested = NESTED_NONE;
+	return 0;
+}
+
+static __always_inline int call_return(bool sleepable, struct regs *regs)
+{
+	struct thread *t = current_thread();
+	struct call *call;
+	__u64 i;
+
+	if (!t)
+		return 0;
+	/* calls that ended without a return lie deeper than this one */
+	for (i = 0; i < CALLS_MAX && t->depth && innermost(t)->stack < stack_at_entry(regs); i++)
+		t->depth--;
+	if (!t->depth || innermost(t)->stack != stack_at_entry(regs))
+		return 0; /* one that was not counted: see enter_call */
+	call = innermost(t);
+	call->len = 0;
+	if ((int)result(regs) > 0) {
+		if (call->count)
+			copy_in(sleepable, &call->len, sizeof(call->len), call->count);
+		else
+			call->len = (int)result(regs);
+	}
+	if (call->len && passes_filters()) {
+		/* from now on the number of pieces */
+		call->count = (call->len + CHUNK_MAX - 1) / CHUNK_MAX;
+		if (call->count > PIECES_MAX + 1)
+			call->count = PIECES_MAX + 1;
+		for (i = 0; i <= PIECES_MAX && i < call->count; i += TURNS) {
+			if (sleepable)
+				pieces_sleepable(i, call->count);
+			else
+				pieces_plain(i, call->count);
+		}
+	}
+	t->depth--;
+	return 0;
+}
+
+SEC("uretprobe")
+int call_return_plain(struct regs *regs)
+{
+	return call_return(false, regs);
+}
+
+SEC("uretprobe.s")
+int call_return_sleepable(struct regs *regs)
+{
+	return call_return(true, regs);
+}
+
+/*
+ * SHAPE_ENCRYPT: rustls, <... as MessageEncrypter>::encrypt(&mut self, message, seq).
+ * One call is one record.  The message is, by version of rustls,
+ *   0.16 to 0.22  {pointer, length, content type (u8), version (u16 at +2)}
+ *                 with the places of the enums: type 3, version 4
+ *   0.23          {slices (4 words), content type (u8), version (u16 at +2)}, same
+ *   0.24          {slices (4 words), 0 (u16), version 0x0303 (u16), type 0x17 (u8)}
+ * where version is what the record says: TLS 1.2 for every encrypted one.  They
+ * cannot be taken for each other: a length (at most 16384) never looks like a type
+ * and a version.
+ *
+ * The slices (OutboundChunks, called OutboundPlain in 0.24): if word 0 is 0, one
+ * {pointer, length} follows; else words 0 and 1 are an array of such, of whose bytes
+ * those from word 2 to word 3 are meant.
+ */
+#define ENUM_TYPE_VERSION(word) ((word)&0xffff00ff)
+#define ENUM_APPDATA		0x00040003
+#define WIRE_TYPE_VERSION(word) ((word)&0xffffffffff)
+#define WIRE_APPDATA		0x1703030000
+
+/* Returns 1 for application data; then s says where it is, in an array of slices if
+ * s->array is not 0, else in s->slice */
+static __always_inline int parse_message(bool sleepable, struct slices *s, __u64 message)
+{
+	if (copy_in(sleepable, s->slice, sizeof(s->slice), message + 0x10))
+		return 0;
+	s->skip = s->slice[0];
+	s->len = s->slice[1];
+	if (ENUM_TYPE_VERSION(s->skip) == ENUM_APPDATA) {
+		s->array = 0;
+		return !copy_in(sleepable, s->slice, sizeof(s->slice), message) && s->slice[1];
+	}
+	if (copy_in(sleepable, s->slice, sizeof(s->slice[0]), message + 0x20))
+		return 0;
+	if (ENUM_TYPE_VERSION(s->slice[0]) != ENUM_APPDATA &&
+	    WIRE_TYPE_VERSION(s->slice[0]) != WIRE_APPDATA)
+		return 0;
+	if (copy_in(sleepable, s->slice, sizeof(s->slice), message))
+		return 0;
+	s->array = s->slice[0];
+	if (!s->array) {
+		s->slice[0] = s->slice[1];
+		s->slice[1] = s->skip;
+		return s->slice[1] > 0;
+	}
+	if (s->len <= s->skip || s->len - s->skip > CHUNK_MAX)
+		return 0;
+	s->len -= s->skip;
+	s->part = 0;
+	return 1;
+}
+
+static __always_inline int encrypt(bool sleepable, struct regs *regs)
+{
+	__u64 row = row_of(regs);
+	struct thread *t;
+	struct slices *s;
+	int i, more = 1;
+
+	if (!row || !passes_filters())
+		return 0;
+	t = current_thread_or_new();
+	if (!t)
+		return chunk_lost(1);
+	s = &t->slices;
+	s->row = row;
+	s->key = rust_arg1(regs);
+	if (!parse_message(sleepable, s, rust_arg2(regs)))
+		return 0;
+	if (!s->array)
+		return sleepable ? record_sleepable(s->key, s->slice[0], s->slice[1], row)
+				 : record_plain(s->key, s->slice[0], s->slice[1], row);
+	for (i = 0; i < TURNS && more; i++)
+		more = sleepable ? slices_sleepable() : slices_plain();
+	return 0;
+}
+
+SEC("uprobe")
+int encrypt_plain(struct regs *regs)
+{
+	return encrypt(false, regs);
+}
+
+SEC("uprobe.s")
+int encrypt_sleepable(struct regs *regs)
+{
+	return encrypt(true, regs);
+}
+
+/*
+ * SHAPE_HANDLE: rustls 0.16 to 0.23, <ExpectTraffic as State>::handle(self: Box<Self>,
+ * context, message).  The message begins with the tag of its payload, whose variants
+ * are told by a niche: top bit set, ApplicationData being number 5 in 0.23.14 and later
+ * (4 with rustc 1.97 and newer), 4 in earlier 0.23, 3 in 0.20 to 0.22, 0x19 in 0.19.  The
+ * variants in between never reach this state.  Its bytes: {capacity or niche, pointer,
+ * length}.
+ */
+static __always_inline bool is_appdata(__u64 tag)
+{
+	tag ^= 1ULL << 63;
+	return (tag >= 3 && tag <= 5) || tag == 0x19;
+}
+
+static __always_inline int handle(bool sleepable, struct regs *regs)
+{
+	__u64 row = row_of(regs), message = rust_arg3(regs), word[2];
+
+	if (!row || !passes_filters())
+		return 0;
+	if (copy_in(sleepable, word, sizeof(word[0]), message) || !is_appdata(word[0]))
+		return 0;
+	if (copy_in(sleepable, word, sizeof(word), message + 0x10) || !word[1])
+		return 0;
+	return sleepable ? record_sleepable(rust_arg1(regs), word[0], word[1], row)
+			 : record_plain(rust_arg1(regs), word[0], word[1], row);
+}
+
+SEC("uprobe")
+int handle_plain(struct regs *regs)
+{
+	return handle(false, regs);
+}
+
+SEC("uprobe.s")
+int handle_sleepable(struct regs *regs)
+{
+	return handle(true, regs);
+}
+
+/* The file behind a descriptor of the current process */
+static __noinline struct file *file_of(__u32 fd)
+{
+	struct task_struct *task = (void *)bpf_get_current_task();
+	struct files_struct *files = READ(task, files);
+	struct fdtable *table = READ(files, fdt);
+
+	if (fd >= READ(table, max_fds))
+		return NULL;
+	return (void *)kernel_read(READ(table, fd) + fd, sizeof(void *));
+}
+
+/* The inode number of a file if it is a socket, else 0 */
+static __noinline __u64 socket_inode(struct file *file)
+{
+	struct inode *inode;
+
+	if (!file)
+		return 0;
+	inode = READ(file, f_inode);
+	if ((READ(inode, i_mode) & 0170000) != 0140000) /* S_IFSOCK */
+		return 0;
+	return READ(inode, i_ino);
+}
+
+#define AF_INET	 2
+#define AF_INET6 10
+
+static __noinline void read_ends(struct endpoints *e, struct file *file)
+{
+	struct socket *socket = READ(file, private_data);
+	struct sock *sk = READ(socket, sk);
+	struct sock_common *sc = &sk->__sk_common;
+
+	__builtin_memset(e, 0, sizeof(*e));
+	e->family = READ(sc, skc_family);
+	if (e->family == AF_INET) {
+		bpf_probe_read_kernel(e->local, 4, &sc->skc_rcv_saddr);
+		bpf_probe_read_kernel(e->remote, 4, &sc->skc_daddr);
+	} else if (e->family == AF_INET6 && bpf_core_field_exists(sc->skc_v6_daddr)) {
+		bpf_probe_read_kernel(e->local, 16, &sc->skc_v6_rcv_saddr);
+		bpf_probe_read_kernel(e->remote, 16, &sc->skc_v6_daddr);
+	}
+	e->local_port = READ(sc, skc_num);
+	e->remote_port = __builtin_bswap16(READ(sc, skc_dport));
+}
+
+enum buffers { BUF, VEC, MSG, NO_IO };
+
+/* How a system call on a socket passes its bytes */
+static __always_inline enum buffers buffers_of(long nr)
+{
+	switch (nr) {
+	case SYS_READ:
+	case SYS_RECVFROM:
+	case SYS_WRITE:
+	case SYS_SENDTO:
+		return BUF;
+	case SYS_READV:
+	case SYS_WRITEV:
+		return VEC;
+	case SYS_RECVMSG:
+	case SYS_SENDMSG:
+		return MSG;
+	default:
+		return NO_IO;
+	}
+}
+
+static __always_inline enum direction direction_of(long nr)
+{
+	switch (nr) {
+	case SYS_READ:
+	case SYS_RECVFROM:
+	case SYS_READV:
+	case SYS_RECVMSG:
+		return DIR_READ;
+	default:
+		return DIR_WRITE;
+	}
+}
+
+/* Finds the first buffer of a call, and the array that the others are in.  Returns 0. */
+static __noinline int find_buffers(struct io *io, __u64 buffer, __u64 count, enum buffers buffers)
+{
+	io->iov[0] = buffer;
+	io->iov[1] = io->bytes;
+	io->vector = buffer;
+	io->nvec = 1;
+	if (buffers == BUF)
+		return 0;
+	io->nvec = count;
+	if (buffers == MSG) { /* struct msghdr: name, namelen, iov, iovlen */
+		if (bpf_probe_read_user(io->iov, sizeof(io->iov), (void *)(buffer + 16)))
+			return -1;
+		io->vector = io->iov[0];
+		io->nvec = io->iov[1];
+	}
+	return bpf_probe_read_user(io->iov, sizeof(io->iov), (void *)io->vector);
+}
+
+/*
+ * Does a TLS record begin where we are?  Its header: content type 20 to 23, version 3.0 to
+ * 3.7 (4 is the last one in use), length with the upper byte first and its top bit 0.
+ * One comparison, as the verifier follows every branch of every step.
+ */
+#define HEADER_MASK 0x80f8fffcULL
+#define HEADER_BITS 0x00000314ULL
+#define HEADER_SIZE 5
+
+static __noinline bool record_at(struct io *io)
+{
+	io->header = 0;
+	bpf_probe_read_user(&io->header, HEADER_SIZE, (void *)io->iov[0]);
+	return (io->header & HEADER_MASK) == HEADER_BITS;
+}
+
+/*
+ * A step in following the TLS records through the buffers of a write: over the rest of a
+ * record, to the next buffer or to the next header in this one.  Where the chain
+ * breaks it is taken up again at a later call's buffer that begins with a record.
+ * Returns 1 if there may be more.
+ */
+static __noinline int walk(struct io *io)
+{
+	__u64 here = io->iov[1] < io->to_walk ? io->iov[1] : io->to_walk, n;
+
+	if (io->left >= here) { /* the whole buffer belongs to the record */
+		io->left -= here;
+		io->to_walk -= here;
+		io->vector += sizeof(io->iov);
+		return --io->nvec && io->to_walk &&
+		       !bpf_probe_read_user(io->iov, sizeof(io->iov), (void *)io->vector);
+	}
+	io->iov[0] += io->left;
+	io->iov[1] -= io->left;
+	io->to_walk -= io->left;
+	io->left = 0;
+	n = io->nrecords;
+	if (n >= RECORDS_MAX || !record_at(io))
+		return 0;
+	io->length[n] = __builtin_bswap16(io->header >> 24);
+	io->ctype[n] = io->header;
+	io->nrecords = n + 1;
+	io->left = io->length[n] + HEADER_SIZE;
+	return 1;
+}
+
+/* A socket call inside a call of a library that owns its socket: note the socket */
+static __noinline int note_nested(struct io *io, bool is_record, struct file *file)
+{
+	struct thread *t = current_thread();
+	__u32 nested = is_record ? NESTED_RECORD : NESTED_SOCKET;
+	struct call *call;
+
+	if (!t || !t->depth)
+		return 0;
+	call = innermost(t);
+	if (ROW_DIR(call->row) != io->dir || nested < call->nested)
+		return 1;
+	call->nested = nested;
+	call->fd = io->fact.fd;
+	call->sock = io->fact.sock;
+	if (t->ends_of != call->sock) {
+		read_ends(&t->ends, file);
+		t->ends_of = call->sock;
+	}
+	return 1;
+}
+
+static __noinline struct stream *stream_of(__u64 sock, bool add)
+{
+	struct stream *stream = bpf_map_lookup_elem(&streams, &sock);
+
+	if (stream || !add)
+		return stream;
+	bpf_map_update_elem(&streams, &sock, &no_stream, BPF_ANY);
+	return bpf_map_lookup_elem(&streams, &sock);
+}
+
+static __always_inline void fact_lost(void)
+{
+	__sync_fetch_and_add(&lost_facts, 1);
+}
+
+/*
+ * The end of a system call that moved bytes.  Its arguments are still in the saved
+ * registers, so the entry, which would cost every system call of the machine as much
+ * again, is not watched.
+ */
+static __noinline int io_done(struct pt_regs *regs, __u64 bytes, __u32 buffers, __u32 dir)
+{
+	struct file *file = file_of(sys_arg1(regs));
+	__u64 sock = socket_inode(file);
+	struct stream *stream;
+	bool is_record;
+	struct io *io;
+	int i;
+
+	if (!sock)
+		return 0;
+	io = bpf_ringbuf_reserve(&facts, sizeof(*io), 0);
+	if (!io) {
+		fact_lost();
+		return 0;
+	}
+	fact_init(&io->fact, FACT_IO);
+	io->fact.fd = sys_arg1(regs);
+	io->fact.sock = sock;
+	io->bytes = bytes;
+	io->dir = dir;
+	io->nrecords = 0;
+	if (find_buffers(io, sys_arg2(regs), sys_arg3(regs), buffers))
+		goto discard;
+	io->addr = io->iov[0];
+	is_record = bytes >= HEADER_SIZE && record_at(io);
+	if (note_nested(io, is_record, file))
+		goto discard;
+	stream = stream_of(sock, is_record);
+	if (!stream) /* not TLS, or we came in the middle of a record */
+		goto discard;
+	read_ends(&io->ends, file);
+	if (dir == DIR_WRITE) {
+		io->left = stream->left;
+		io->to_walk = bytes;
+		for (i = 0; i < 2 * RECORDS_MAX; i++)
+			if (!walk(io))
+				break;
+		stream->left = io->left;
+	}
+	bpf_ringbuf_submit(io, wakeup_flags());
+	return 0;
+discard:
+	bpf_ringbuf_discard(io, BPF_RB_NO_WAKEUP);
+	return 0;
+}
+
+static __noinline void emit_fact(__u32 type, int fd)
+{
+	struct fact *f = bpf_ringbuf_reserve(&facts, sizeof(*f), 0);
+
+	if (!f) {
+		fact_lost();
+		return;
+	}
+	fact_init(f, type);
+	f->fd = fd;
+	if (type == FACT_CLOSE && fd >= 0) /* may be another file's number by now */
+		f->sock = socket_inode(file_of(fd));
+	bpf_ringbuf_submit(f, wakeup_flags());
+}
+
+SEC("tp_btf/sys_exit")
+int sys_exit(__u64 *ctx)
+{
+	struct pt_regs *regs = (void *)ctx[0];
+	long ret = ctx[1], nr;
+	enum buffers buffers;
+
+	if (ret < 0)
+		return 0;
+	nr = sys_number(regs);
+	buffers = buffers_of(nr);
+	if (buffers != NO_IO) {
+		if (ret > 0 && traced(false))
+			io_done(regs, ret, buffers, direction_of(nr));
+	} else if (nr == SYS_CLOSE) {
+		if (traced(false))
+			emit_fact(FACT_CLOSE, sys_arg1(regs));
+	} else if (nr == SYS_DUP2 || nr == SYS_DUP3) {
+		if (traced(false))
+			emit_fact(FACT_CLOSE, ret);
+	} else if (nr == SYS_CLOSE_RANGE) {
+		if (traced(false))
+			emit_fact(FACT_CLOSE, -1); /* any of them */
+	}
+	return 0;
+}
+
+static __noinline void forget_thread(void)
+{
+	__u64 id = bpf_get_current_pid_tgid();
+
+	bpf_map_delete_elem(&threads, &id);
+}
+
+static __noinline void forget_process(void)
+{
+	__u32 tgid = current_id() >> 32;
+
+	bpf_map_delete_elem(&processes, &tgid);
+}
+
+SEC("raw_tp/sched_process_exec")
+int process_exec(void *ctx __attribute__((unused)))
+{
+	forget_thread();
+	if (traced(false))
+		emit_fact(FACT_EXEC, -1);
+	return 0;
+}
+
+/* runs for every thread; the last one takes the process with it */
+SEC("raw_tp/sched_process_exit")
+int process_exit(void *ctx __attribute__((unused)))
+{
+	struct task_struct *task = (void *)bpf_get_current_task();
+	struct signal_struct *signal = READ(task, signal);
+
+	forget_thread();
+	if (!READ(signal, live.counter) && traced(false)) {
+		emit_fact(FACT_EXIT, -1);
+		forget_process();
+	}
+	return 0;
+}

@@ -1,0 +1,2042 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * tlssnoop.c - prints the plaintext that processes send and receive over TLS.
+ *
+ * Target (an ELF file in a process) -> hook (a row of hooks[]) -> event (a fact from
+ * the kernel side, decided by correlate.c) -> printer.  In: options, /proc, ELF files,
+ * the ring buffer.  Out: lines on stdout or in a file; all else on stderr.
+ *
+ * Must never write to a traced process, never leave a probe behind, never let captured
+ * bytes reach a terminal unescaped, and never fail without saying what, on what and why.
+ */
+#define _GNU_SOURCE
+#include <argp.h>
+#include <arpa/inet.h>
+#include <ctype.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <linux/capability.h>
+#include <linux/perf_event.h>
+#include <poll.h>
+#include <pwd.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/param.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/sysmacros.h>
+#include <sysexits.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <bpf/bpf.h>
+#include <bpf/libbpf.h>
+
+#include "correlate.h"
+#include "elfsym.h"
+#include "tlssnoop.h"
+#include "tlssnoop.skel.h"
+
+#ifndef VERSION
+#define VERSION "0.1"
+#endif
+
+#define ARRAY_SIZE(a) (sizeof(a) / sizeof((a)[0]))
+
+/* How long the reader sleeps: a person does not notice it, and no record wakes it */
+#define POLL_MS 20
+
+#define RING_KIB_DEFAULT 16384
+
+/*
+ * The hooks: one row for each function through which plaintext passes.
+ *
+ * OpenSSL: the functions of its manual (SSL_read(3), SSL_write(3)); LibreSSL and
+ * BoringSSL export the same.  SSL_peek is none of them: what it shows is read later.
+ *
+ * rustls: encrypt and ExpectTraffic::handle are called through tables of dyn traits, so
+ * no compiler can inline them: they exist in every optimised build, where Reader::read
+ * and Writer::write do not.  Both are complete at their entry, which matters: a Rust
+ * panic that unwinds through a return probe aborts the process.
+ */
+struct hook {
+	enum library lib;
+	enum direction dir;
+	enum shape shape;
+	int count_arg; /* see ROW() */
+	const char *function;
+	struct elfsym_pattern pattern;
+};
+
+#define CALL(name_) .shape = SHAPE_CALL, .function = name_, .pattern = {.name = name_}
+
+/* clang-format off */
+static const struct hook hooks[] = {
+	{LIB_OPENSSL, DIR_READ,  CALL("SSL_read")},
+	{LIB_OPENSSL, DIR_READ,  CALL("SSL_read_ex"), .count_arg = 4},
+	{LIB_OPENSSL, DIR_READ,  CALL("SSL_read_early_data"), .count_arg = 4},
+	{LIB_OPENSSL, DIR_WRITE, CALL("SSL_write")},
+	{LIB_OPENSSL, DIR_WRITE, CALL("SSL_write_ex"), .count_arg = 4},
+	{LIB_OPENSSL, DIR_WRITE, CALL("SSL_write_ex2"), .count_arg = 5},
+	{LIB_OPENSSL, DIR_WRITE, CALL("SSL_write_early_data"), .count_arg = 4},
+	{LIB_RUSTLS,  DIR_READ,  SHAPE_HANDLE, 0, "ExpectTraffic::handle",
+	 {.legacy_tail = "$GT$6handle", .legacy_has = "..ExpectTraffic$u20$as$u20$",
+	  .v0_tail = "6handle", .v0_has = {"13ExpectTraffic", "5State"}}},
+	{LIB_RUSTLS,  DIR_READ,  SHAPE_HANDLE, 0, "ExpectEarlyData::handle",
+	 {.legacy_tail = "$GT$6handle", .legacy_has = "..ExpectEarlyData$u20$as$u20$",
+	  .v0_tail = "6handle", .v0_has = {"15ExpectEarlyData", "5State"}}},
+	{LIB_RUSTLS,  DIR_WRITE, SHAPE_ENCRYPT, 0, "MessageEncrypter::encrypt",
+	 {.legacy_tail = "MessageEncrypter$GT$7encrypt", .legacy_has = "rustls",
+	  .v0_tail = "16MessageEncrypter7encrypt", .lacks = "InvalidMessage"}},
+};
+/* clang-format on */
+
+static const char *const library_names[LIB_COUNT] = {"openssl", "rustls"};
+static const char *const direction_names[] = {"read", "write"};
+
+/* what precedes a library's version in its data */
+static const char *const version_prefixes[LIB_COUNT] = {"OpenSSL ", "/rustls-"};
+
+enum format { FORMAT_ASCII, FORMAT_HEX, FORMAT_DUMP, FORMAT_TEXT, FORMAT_JSON };
+
+/* What the user asked for */
+static struct {
+	pid_t *pids;
+	size_t npids;
+	const char **paths; /* -l */
+	size_t npaths;
+	const char *comm;
+	const char *user;
+	uid_t uid;
+	int dir;	      /* -1: both */
+	bool libs[LIB_COUNT]; /* -k; all false: all */
+	enum format format;
+	bool format_given;
+	long snap; /* -1: not given */
+	const char *output;
+	long long count;    /* 0: no end */
+	long long duration; /* seconds, 0: no end */
+	long long buffer_kib;
+	bool list;
+	bool quiet;
+	int verbose;
+} env = {.dir = -1, .uid = -1, .snap = -1, .buffer_kib = RING_KIB_DEFAULT};
+
+/* Messages */
+
+/* s with all that is not printable ASCII as \xNN: names come from others' files.  The
+ * result is one of a few static buffers. */
+static const char *safe(const char *s)
+{
+	static char bufs[4][512];
+	static unsigned int next;
+	char *buf = bufs[next++ % ARRAY_SIZE(bufs)], *p = buf;
+
+	for (; *s && p < buf + sizeof(bufs[0]) - 5; s++) {
+		if (isprint((unsigned char)*s))
+			*p++ = *s;
+		else
+			p += sprintf(p, "\\x%02x", (unsigned char)*s);
+	}
+	*p = 0;
+	return buf;
+}
+
+/* "tlssnoop: what: on what: why" */
+static void complain(const char *what, const char *on, const char *why, ...)
+{
+	va_list args;
+
+	fprintf(stderr, "tlssnoop: %s: %s: ", what, on);
+	va_start(args, why);
+	vfprintf(stderr, why, args);
+	va_end(args);
+	fputc('\n', stderr);
+}
+
+static void hint(const char *text, ...)
+{
+	va_list args;
+
+	if (env.quiet)
+		return;
+	fputs("tlssnoop: hint: ", stderr);
+	va_start(args, text);
+	vfprintf(stderr, text, args);
+	va_end(args);
+	fputc('\n', stderr);
+}
+
+static int print_libbpf(enum libbpf_print_level level, const char *text, va_list args)
+{
+	if (env.verbose > (level == LIBBPF_DEBUG))
+		return vfprintf(stderr, text, args);
+	return 0;
+}
+
+/* Grows an array of n elements by one, zeroed; ends the program without memory */
+static void *grow(void *array, size_t *n, size_t size)
+{
+	array = reallocarray(array, *n + 1, size);
+	if (!array) {
+		complain("cannot go on", "memory", "%s", strerror(ENOMEM));
+		exit(EXIT_FAILURE);
+	}
+	memset((char *)array + *n * size, 0, size);
+	++*n;
+	return array;
+}
+
+#define GROW(array, n) ((array) = grow(array, &(n), sizeof(*(array))), &(array)[(n)-1])
+
+/* Options */
+
+enum { GROUP_WHAT = 1, GROUP_HOW, GROUP_WHEN, GROUP_OTHER };
+
+static const struct argp_option options[] = {
+	{NULL, 0, NULL, 0, "What to trace:", GROUP_WHAT},
+	{"pid", 'p', "PID[,PID...]", 0, "These processes; ends when all have exited", 0},
+	{"lib", 'l', "PATH", 0, "This library or executable, whoever runs it", 0},
+	{"kind", 'k', "LIST", 0, "Only these libraries: openssl, rustls", 0},
+	{"comm", 'n', "NAME", 0, "Only threads or processes of this name", 0},
+	{"uid", 'u', "USER", 0, "Only this user, by number or name", 0},
+	{"direction", 'Q', "read|write", 0, "Only this direction", 0},
+	{"list", 'L', NULL, 0, "Print what would be traced, then exit", 0},
+	{NULL, 0, NULL, 0, "What to print:", GROUP_HOW},
+	{"hex", 'x', NULL, 0, "Data as hex digits", 0},
+	{"dump", 'X', NULL, 0, "Data as a hex and ASCII dump below the line", 0},
+	{"text", 'A', NULL, 0, "Data as text below the line", 0},
+	{"json", 'j', NULL, 0, "One JSON object per line", 0},
+	{"snap", 's', "BYTES", 0, "At most so many bytes of each chunk; 0: no data", 0},
+	{"output", 'o', "FILE", 0, "Lines to FILE (created with mode 0600)", 0},
+	{NULL, 0, NULL, 0, "When to end:", GROUP_WHEN},
+	{"count", 'c', "N", 0, "After N lines", 0},
+	{"duration", 'd', "SECONDS", 0, "After so many seconds", 0},
+	{NULL, 0, NULL, 0, "Other:", GROUP_OTHER},
+	{"buffer", 'B', "KIB", 0, "Size of the ring buffer (16384)", 0},
+	{"quiet", 'q', NULL, 0, "No header line, no hints", 0},
+	{"verbose", 'v', NULL, 0, "Say what is attached; twice: libbpf's messages too", 0},
+	{"version", 'V', NULL, 0, "Print the version", 0},
+	{"help", 'h', NULL, 0, "Print this help", 0},
+	{0},
+};
+
+static const char args_doc[] = "-p PID[,PID...]\n-l PATH";
+static const char doc[] =
+	"Print what processes send and receive over TLS: one line per chunk of plaintext.\v"
+	"Examples:\n"
+	"  tlssnoop -p 4127                 what process 4127 says over TLS\n"
+	"  tlssnoop -x -p 4127,4128         two processes, bytes in hex\n"
+	"  tlssnoop -p 4127 -Q read -s 0    sizes of what comes in, no data\n"
+	"  tlssnoop -j -p 4127 | jq .data   for other programs\n"
+	"  tlssnoop -L -p 4127              what would be traced, and why\n";
+
+/* A number from min to max, the whole text; else wrong use */
+static long long number(const char *text, long long min, long long max, struct argp_state *state,
+			const char *what)
+{
+	long long n;
+	char *end;
+
+	errno = 0;
+	n = strtoll(text, &end, 10);
+	if (end == text || *end || errno || n < min || n > max)
+		argp_error(state, "%s: '%s' is not a number from %lld to %lld", what, safe(text),
+			   min, max);
+	return n;
+}
+
+static void parse_pids(const char *text, struct argp_state *state)
+{
+	char *list = strdup(text), *rest = list, *item;
+	size_t i;
+	pid_t pid;
+
+	while ((item = strsep(&rest, ","))) {
+		pid = number(item, 1, INT32_MAX, state, "-p");
+		for (i = 0; i < env.npids && env.pids[i] != pid; i++)
+			;
+		if (i == env.npids)
+			*GROW(env.pids, env.npids) = pid;
+	}
+	free(list);
+}
+
+static void parse_kinds(const char *text, struct argp_state *state)
+{
+	char *list = strdup(text), *rest = list, *item;
+	size_t i;
+
+	while ((item = strsep(&rest, ","))) {
+		for (i = 0; i < LIB_COUNT && strcmp(item, library_names[i]); i++)
+			;
+		if (i == LIB_COUNT)
+			argp_error(state,
+				   "-k: '%s' is not a library that tlssnoop knows: openssl, rustls",
+				   safe(item));
+		else
+			env.libs[i] = true;
+	}
+	free(list);
+}
+
+static void parse_user(const char *text, struct argp_state *state)
+{
+	struct passwd *pw = getpwnam(text);
+
+	env.user = text;
+	env.uid = pw ? pw->pw_uid : number(text, 0, UINT32_MAX - 1, state, "-u");
+}
+
+static void set_format(enum format format, struct argp_state *state)
+{
+	if (env.format_given && env.format != format)
+		argp_error(state, "-x, -X, -A and -j exclude each other");
+	env.format = format;
+	env.format_given = true;
+}
+
+static error_t parse_arg(int key, char *arg, struct argp_state *state)
+{
+	switch (key) {
+	case 'p':
+		parse_pids(arg, state);
+		break;
+	case 'l':
+		*GROW(env.paths, env.npaths) = arg;
+		break;
+	case 'k':
+		parse_kinds(arg, state);
+		break;
+	case 'n':
+		if (!*arg || strlen(arg) >= COMM_SIZE)
+			argp_error(state, "-n: '%s' is not a name of 1 to %d bytes", safe(arg),
+				   COMM_SIZE - 1);
+		env.comm = arg;
+		break;
+	case 'u':
+		parse_user(arg, state);
+		break;
+	case 'Q':
+		if (!strcmp(arg, "read"))
+			env.dir = DIR_READ;
+		else if (!strcmp(arg, "write"))
+			env.dir = DIR_WRITE;
+		else
+			argp_error(state, "-Q: '%s' is neither read nor write", safe(arg));
+		break;
+	case 'L':
+		env.list = true;
+		break;
+	case 'x':
+		set_format(FORMAT_HEX, state);
+		break;
+	case 'X':
+		set_format(FORMAT_DUMP, state);
+		break;
+	case 'A':
+		set_format(FORMAT_TEXT, state);
+		break;
+	case 'j':
+		set_format(FORMAT_JSON, state);
+		break;
+	case 's':
+		env.snap = number(arg, 0, INT32_MAX, state, "-s");
+		break;
+	case 'o':
+		env.output = arg;
+		break;
+	case 'c':
+		env.count = number(arg, 1, INT64_MAX, state, "-c");
+		break;
+	case 'd':
+		env.duration = number(arg, 1, INT32_MAX, state, "-d");
+		break;
+	case 'B':
+		env.buffer_kib = number(arg, 64, 1 << 20, state, "-B");
+		break;
+	case 'q':
+		env.quiet = true;
+		break;
+	case 'v':
+		env.verbose++;
+		break;
+	case 'V':
+		puts("tlssnoop " VERSION);
+		exit(0);
+	case 'h':
+		argp_state_help(state, stdout, ARGP_HELP_STD_HELP);
+		break;
+	case ARGP_KEY_ARG:
+		argp_error(state, "'%s': no such argument; processes are named by -p", safe(arg));
+		break;
+	case ARGP_KEY_END:
+		if (!env.npids && !env.npaths)
+			argp_error(state, "nothing to trace is named: give -p PID or -l PATH");
+		break;
+	default:
+		return ARGP_ERR_UNKNOWN;
+	}
+	return 0;
+}
+
+static const struct argp argp = {
+	.options = options,
+	.parser = parse_arg,
+	.args_doc = args_doc,
+	.doc = doc,
+};
+
+/* The end: asked for by a signal, by -c and -d, or forced by an error */
+
+static volatile sig_atomic_t interrupted;
+static bool done;   /* enough was printed, or nothing is left to trace */
+static int status;  /* of the program */
+static bool broken; /* the output is closed: end without a word */
+
+static void on_signal(int sig __attribute__((unused)))
+{
+	interrupted = 1;
+}
+
+/* A shell starts a background job with SIGINT ignored: the handler is set regardless.
+ * The second signal kills. */
+static void catch_signals(void)
+{
+	struct sigaction end = {.sa_handler = on_signal, .sa_flags = SA_RESETHAND};
+	struct sigaction ignore = {.sa_handler = SIG_IGN};
+
+	sigaction(SIGINT, &end, NULL);
+	sigaction(SIGTERM, &end, NULL);
+	sigaction(SIGHUP, &end, NULL);
+	sigaction(SIGPIPE, &ignore, NULL);
+}
+
+/* Printer: chunks with their verdicts become lines */
+
+static FILE *out;
+static bool out_is_terminal;
+static long long nlines;
+static unsigned long long nbytes;
+
+/* longest line: JSON, where a byte may take six */
+static char line[6 * CHUNK_MAX + 4096];
+
+static __s64 clock_offset; /* of CLOCK_REALTIME to the clock of the facts, ns */
+
+static __u64 now_ns(clockid_t clock)
+{
+	struct timespec ts;
+
+	clock_gettime(clock, &ts);
+	return ts.tv_sec * 1000000000ULL + ts.tv_nsec;
+}
+
+static void output_failed(void)
+{
+	int err = errno;
+
+	if (done || broken)
+		return;
+	done = true;
+	if (err == EPIPE) {
+		broken = true;
+		return;
+	}
+	complain("cannot write", env.output ? safe(env.output) : "standard output", "%s",
+		 strerror(err));
+	status = EXIT_FAILURE;
+}
+
+static void flush_output(void)
+{
+	if (fflush(out))
+		output_failed();
+}
+
+static char hex_digit(unsigned int n)
+{
+	return "0123456789abcdef"[n & 15];
+}
+
+/* Bytes as they stand in DATA: at most four characters each */
+static char *put_escaped(char *p, const __u8 *data, size_t n)
+{
+	static char table[256][4];
+	static __u8 length[256];
+	int c;
+
+	if (!length[0]) {
+		for (c = 0; c < 256; c++) {
+			const char *at = strchr("\\\\\rr\nn\tt", c);
+			bool named = c == '\\' || c == '\r' || c == '\n' || c == '\t';
+
+			table[c][0] = '\\';
+			table[c][1] = 'x';
+			table[c][2] = hex_digit(c >> 4);
+			table[c][3] = hex_digit(c);
+			length[c] = 4;
+			if (named) {
+				table[c][1] = at[1];
+				length[c] = 2;
+			} else if (c >= ' ' && c < 0x7f) {
+				table[c][0] = c;
+				length[c] = 1;
+			}
+		}
+	}
+	for (; n; n--, data++) {
+		memcpy(p, table[*data], 4);
+		p += length[*data];
+	}
+	return p;
+}
+
+static char *put_hex(char *p, const __u8 *data, size_t n)
+{
+	for (; n; n--, data++) {
+		*p++ = hex_digit(*data >> 4);
+		*p++ = hex_digit(*data);
+	}
+	return p;
+}
+
+/* "  0010  47 45 54 20 2f ...  GET / ..." for each 16 bytes */
+static char *put_dump(char *p, const __u8 *data, size_t n)
+{
+	size_t at, i;
+
+	for (at = 0; at < n; at += 16) {
+		p += sprintf(p, "  %04zx  ", at);
+		for (i = at; i < at + 16; i++) {
+			if (i < n)
+				p = put_hex(p, data + i, 1);
+			else
+				p = stpcpy(p, "  ");
+			p = stpcpy(p, i == at + 7 ? "  " : " ");
+		}
+		*p++ = ' ';
+		for (i = at; i < at + 16 && i < n; i++)
+			*p++ = data[i] >= ' ' && data[i] < 0x7f ? data[i] : '.';
+		*p++ = '\n';
+	}
+	return p;
+}
+
+/*
+ * The length of the UTF-8 character at data, and the character; 0 if it is none.
+ * (Unicode 15, table 3-7: no overlong forms, no surrogates, nothing above U+10FFFF.)
+ */
+static size_t utf8(const __u8 *data, size_t n, __u32 *c)
+{
+	static const __u32 least[] = {0, 0, 0x80, 0x800, 0x10000};
+	size_t len, i;
+
+	*c = data[0];
+	if (*c < 0x80)
+		return 1;
+	len = *c >= 0xf0 ? 4 : *c >= 0xe0 ? 3 : 2;
+	if (*c < 0xc2 || *c > 0xf4 || len > n)
+		return 0;
+	*c &= 0xff >> (len + 1);
+	for (i = 1; i < len; i++) {
+		if ((data[i] & 0xc0) != 0x80)
+			return 0;
+		*c = *c << 6 | (data[i] & 0x3f);
+	}
+	if (*c < least[len] || *c > 0x10ffff || (*c >= 0xd800 && *c < 0xe000))
+		return 0;
+	return len;
+}
+
+/* Does a terminal act on this character: control codes of both sets, and those that turn
+ * the direction of text or are not seen? */
+static bool is_control(__u32 c)
+{
+	return c < 0x20 || (c >= 0x7f && c < 0xa0) || c == 0xad || (c >= 0x200b && c <= 0x200f) ||
+	       (c >= 0x2028 && c <= 0x202e) || (c >= 0x2060 && c <= 0x206f) || c == 0xfeff ||
+	       (c >= 0xfff9 && c <= 0xfffb) || (c >= 0xe0000 && c <= 0xe0fff);
+}
+
+/* Text for reading: new lines and tabs as they are, what is no visible UTF-8 as '.' */
+static char *put_text(char *p, const __u8 *data, size_t n)
+{
+	const __u8 *begin = data, *end = data + n;
+	size_t len;
+	__u32 c;
+
+	while (data < end) {
+		len = utf8(data, end - data, &c);
+		if (*data == '\r' && data + 1 < end && data[1] == '\n') {
+			data++;
+			continue;
+		}
+		if (!len || (is_control(c) && c != '\n' && c != '\t')) {
+			*p++ = '.';
+			data += len ? len : 1;
+			continue;
+		}
+		p = mempcpy(p, data, len);
+		data += len;
+	}
+	if (n && begin[n - 1] != '\n')
+		*p++ = '\n';
+	return p;
+}
+
+static bool is_utf8(const __u8 *data, size_t n)
+{
+	const __u8 *end = data + n;
+	size_t len;
+	__u32 c;
+
+	for (; data < end; data += len) {
+		len = utf8(data, end - data, &c);
+		if (!len)
+			return false;
+	}
+	return true;
+}
+
+/* A JSON string of valid UTF-8; what a terminal acts on is escaped */
+static char *put_json_string(char *p, const __u8 *data, size_t n)
+{
+	const __u8 *end = data + n;
+	size_t len;
+	__u32 c;
+
+	*p++ = '"';
+	for (; data < end; data += len) {
+		len = utf8(data, end - data, &c);
+		if (c == '"' || c == '\\')
+			p += sprintf(p, "\\%c", c);
+		else if (!is_control(c))
+			p = mempcpy(p, data, len);
+		else if (c < 0x10000)
+			p += sprintf(p, "\\u%04x", c);
+		else
+			p += sprintf(p, "\\u%04x\\u%04x", 0xd800 + ((c - 0x10000) >> 10),
+				     0xdc00 + (c & 0x3ff));
+	}
+	*p++ = '"';
+	return p;
+}
+
+static char *put_base64(char *p, const __u8 *data, size_t n)
+{
+	static const char digits[] =
+		"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+	size_t i, have;
+	__u32 v;
+
+	*p++ = '"';
+	for (i = 0; i < n; i += 3) {
+		have = n - i;
+		v = data[i] << 16 | (have > 1 ? data[i + 1] << 8 : 0) |
+		    (have > 2 ? data[i + 2] : 0);
+		*p++ = digits[v >> 18];
+		*p++ = digits[v >> 12 & 63];
+		*p++ = have > 1 ? digits[v >> 6 & 63] : '=';
+		*p++ = have > 2 ? digits[v & 63] : '=';
+	}
+	*p++ = '"';
+	return p;
+}
+
+/* The second of a fact as the last one asked for it: most lines share it */
+static const struct tm *broken_down(__u64 time, bool utc, unsigned int *usec)
+{
+	static time_t last = -1;
+	static struct tm tm;
+	__u64 ns = time + clock_offset;
+	time_t seconds = ns / 1000000000;
+
+	*usec = ns % 1000000000 / 1000;
+	if (seconds != last) {
+		last = seconds;
+		if (utc)
+			gmtime_r(&seconds, &tm);
+		else
+			localtime_r(&seconds, &tm);
+	}
+	return &tm;
+}
+
+/* "address:port", an IPv6 address in brackets */
+static char *put_address(char *p, const struct endpoints *e, const __u8 *address, __u16 port)
+{
+	char text[INET6_ADDRSTRLEN];
+
+	inet_ntop(e->family, address, text, sizeof(text));
+	return p + sprintf(p, e->family == AF_INET6 ? "[%s]:%u" : "%s:%u", text, port);
+}
+
+static char *put_json_address(char *p, const struct endpoints *e, const __u8 *address, __u16 port)
+{
+	if (e->family != AF_INET && e->family != AF_INET6)
+		return stpcpy(p, "null");
+	*p++ = '"';
+	p = put_address(p, e, address, port);
+	*p++ = '"';
+	return p;
+}
+
+static char *put_json(char *p, const struct chunk *c, const struct verdict *v, size_t n)
+{
+	const struct fact *f = &c->fact;
+	const struct tm *tm;
+	char comm[COMM_SIZE * 4 + 1];
+	unsigned int usec;
+
+	tm = broken_down(f->time, true, &usec);
+	*put_escaped(comm, (const __u8 *)c->comm, strnlen(c->comm, COMM_SIZE)) = 0;
+	p += sprintf(p, "{\"time\":\"%04d-%02d-%02dT%02d:%02d:%02d.%06uZ\"", tm->tm_year + 1900,
+		     tm->tm_mon + 1, tm->tm_mday, tm->tm_hour, tm->tm_min, tm->tm_sec, usec);
+	p += sprintf(p, ",\"pid\":%u,\"tid\":%u,\"uid\":%u,\"comm\":", f->tgid, f->tid, c->uid);
+	if (is_utf8((const __u8 *)c->comm, strnlen(c->comm, COMM_SIZE)))
+		p = put_json_string(p, (const __u8 *)c->comm, strnlen(c->comm, COMM_SIZE));
+	else
+		p = put_json_string(p, (const __u8 *)comm, strlen(comm));
+	p += sprintf(p, ",\"lib\":\"%s\",\"fd\":", library_names[c->lib]);
+	p = v->fd < 0 ? stpcpy(p, "null") : p + sprintf(p, "%d", v->fd);
+	p += sprintf(p, ",\"dir\":\"%s\",\"len\":%llu,\"off\":%llu,\"conn\":\"%u-%llu\",\"local\":",
+		     direction_names[c->dir], c->len, c->off, f->tgid, v->conn);
+	p = put_json_address(p, v->ends, v->ends->local, v->ends->local_port);
+	p = stpcpy(p, ",\"remote\":");
+	p = put_json_address(p, v->ends, v->ends->remote, v->ends->remote_port);
+	p += sprintf(p, ",\"truncated\":%s,", n < c->len ? "true" : "false");
+	if (is_utf8(c->data, n)) {
+		p = stpcpy(p, "\"data\":");
+		p = put_json_string(p, c->data, n);
+	} else {
+		p = stpcpy(p, "\"data_base64\":");
+		p = put_base64(p, c->data, n);
+	}
+	*p++ = '}';
+	return p;
+}
+
+/* TIME PID COMM FD DIR LEN, as the header names them */
+static char *put_columns(char *p, const struct chunk *c, const struct verdict *v)
+{
+	const struct tm *tm;
+	char comm[COMM_SIZE * 4 + 1], *s, *end;
+	unsigned int usec;
+
+	end = put_escaped(comm, (const __u8 *)c->comm, strnlen(c->comm, COMM_SIZE));
+	*end = 0;
+	while ((s = strchr(comm, ' '))) { /* no blank in a column */
+		memmove(s + 4, s + 1, end - s);
+		memcpy(s, "\\x20", 4);
+		end += 3;
+	}
+	tm = broken_down(c->fact.time, false, &usec);
+	p += sprintf(p, "%02d:%02d:%02d.%06u %-7u %-16s ", tm->tm_hour, tm->tm_min, tm->tm_sec,
+		     usec, c->fact.tgid, comm);
+	if (v->fd < 0)
+		p = stpcpy(p, "-    ");
+	else
+		p += sprintf(p, "%-4d ", v->fd);
+	return p + sprintf(p, "%-5s %4llu", direction_names[c->dir], c->len);
+}
+
+static bool data_in_line(void)
+{
+	return env.snap && (env.format == FORMAT_ASCII || env.format == FORMAT_HEX);
+}
+
+static void print_header(void)
+{
+	if (env.quiet || env.format == FORMAT_JSON)
+		return;
+	fprintf(out, "%-15s %-7s %-16s %-4s %-5s %4s%s\n", "TIME", "PID", "COMM", "FD", "DIR",
+		"LEN", data_in_line() ? " DATA" : "");
+	flush_output();
+}
+
+/* The window's width, or 0 if lines are not to be cut */
+static size_t line_limit(void)
+{
+	struct winsize size;
+
+	if (!out_is_terminal || env.snap >= 0 || ioctl(fileno(out), TIOCGWINSZ, &size))
+		return 0;
+	return size.ws_col;
+}
+
+static void print_line(const struct chunk *c, const struct verdict *v, size_t n)
+{
+	bool cut = n < c->len;
+	size_t limit;
+	char *p = line;
+
+	if (env.format == FORMAT_JSON) {
+		p = put_json(p, c, v, n);
+		*p++ = '\n';
+		fwrite(line, 1, p - line, out);
+		return;
+	}
+	p = put_columns(p, c, v);
+	if (data_in_line()) {
+		*p++ = ' ';
+		if (env.format == FORMAT_HEX)
+			p = put_hex(p, c->data, n);
+		else
+			p = put_escaped(p, c->data, n);
+		limit = line_limit();
+		if (limit > 4 && (size_t)(p - line) + 4 * cut > limit) {
+			p = line + limit - 4;
+			cut = true;
+		}
+		if (cut)
+			p = stpcpy(p, " ...");
+	}
+	*p++ = '\n';
+	if (env.snap && !data_in_line()) {
+		if (env.format == FORMAT_DUMP)
+			p = put_dump(p, c->data, n);
+		else
+			p = put_text(p, c->data, n);
+		if (cut)
+			p = stpcpy(p, "  ...\n");
+	}
+	fwrite(line, 1, p - line, out);
+}
+
+static void print_chunk(const struct chunk *c, const struct verdict *v, void *ctx)
+{
+	struct chunk rest;
+
+	(void)ctx;
+	if (env.dir >= 0 && c->dir != env.dir)
+		return;
+	if (c->len > CHUNK_MAX) { /* the rest of a huge call, without its bytes */
+		rest = *c;
+		while (rest.off < c->off + c->len) {
+			rest.len = MIN(c->off + c->len - rest.off, CHUNK_MAX);
+			print_chunk(&rest, v, ctx);
+			rest.off += rest.len;
+		}
+		return;
+	}
+	if (done)
+		return;
+	print_line(c, v, c->captured);
+	if (ferror(out))
+		output_failed();
+	nlines++;
+	nbytes += c->len;
+	if (env.count && nlines >= env.count)
+		done = true;
+}
+
+/* Targets: processes, the files that they have mapped, and what was found in those */
+
+struct site {
+	const struct hook *hook;
+	const char *source;
+	__u64 offset;
+	__u64 address;
+};
+
+struct file {
+	dev_t dev;
+	ino_t ino;
+	int fd;
+	char *path; /* as the process sees it, for people */
+	struct site *sites;
+	size_t nsites;
+	char rustc[32]; /* version, if nothing was found in it and it is made of Rust */
+	char rustls[32];
+	bool symbols;	 /* it has a .symtab */
+	bool everywhere; /* attached in whatever process runs it */
+};
+
+struct process {
+	pid_t pid;
+	char comm[COMM_SIZE];
+	int pidfd;
+	bool gone;
+	bool stale;	  /* it has mapped something new */
+	size_t *attached; /* numbers of files */
+	size_t nattached;
+};
+
+/* a probe, or several in one link */
+struct attachment {
+	int fd; /* of a multi-uprobe link, else -1 */
+	struct bpf_link *link;
+	pid_t pid; /* 0: of all processes */
+};
+
+static struct file *files;
+static size_t nfiles;
+static struct process *processes;
+static size_t nprocesses;
+static struct attachment *attachments;
+static size_t nattachments;
+
+static const char *process_name(const struct process *p)
+{
+	static char name[64];
+
+	snprintf(name, sizeof(name), "pid %d (%s)", p->pid, safe(p->comm));
+	return name;
+}
+
+static bool wanted_library(enum library lib)
+{
+	size_t i;
+
+	for (i = 0; i < LIB_COUNT; i++)
+		if (env.libs[i])
+			return env.libs[lib];
+	return true;
+}
+
+static int add_site(const struct elfsym_func *func, void *ctx)
+{
+	struct elfsym_name name = elfsym_name(func->name);
+	struct file *f = ctx;
+	struct site *site;
+	size_t i, k;
+
+	for (i = 0; i < ARRAY_SIZE(hooks); i++) {
+		if (!wanted_library(hooks[i].lib) || !elfsym_matches(&name, &hooks[i].pattern))
+			continue;
+		/* the same function in another table, or under another name */
+		for (k = 0; k < f->nsites; k++)
+			if (f->sites[k].offset == func->offset)
+				return 0;
+		site = GROW(f->sites, f->nsites);
+		site->hook = &hooks[i];
+		site->source = func->source;
+		site->offset = func->offset;
+		site->address = func->address;
+		break;
+	}
+	return 0;
+}
+
+static const char *elf_error(int err)
+{
+	switch (err) {
+	case -ENOEXEC:
+		return "not an ELF file";
+	case -EBADMSG:
+		return "the ELF file is damaged";
+	case -EOPNOTSUPP:
+		return "a program of 32 bits or for another machine, which tlssnoop does not trace";
+	default:
+		return strerror(-err);
+	}
+}
+
+/* Finds the hooks in an open file.  Returns its number in files[], or -errno, which
+ * may be one of elfsym_open()'s.  Takes fd over. */
+static int add_file(int fd, const char *path)
+{
+	struct elfsym *elf;
+	struct stat st;
+	struct file *f;
+	size_t i;
+	int err;
+
+	if (fstat(fd, &st)) {
+		err = -errno;
+		close(fd);
+		return err;
+	}
+	for (i = 0; i < nfiles; i++) {
+		if (files[i].dev == st.st_dev && files[i].ino == st.st_ino) {
+			close(fd);
+			return i;
+		}
+	}
+	err = elfsym_open(fd, &elf);
+	if (err) {
+		close(fd);
+		return err;
+	}
+	f = GROW(files, nfiles);
+	f->dev = st.st_dev;
+	f->ino = st.st_ino;
+	f->fd = fd;
+	f->path = strdup(path);
+	f->symbols = elfsym_has_symtab(elf);
+	err = elfsym_each(elf, add_site, f);
+	if (err)
+		complain("cannot read symbols", safe(path), "%s", elf_error(err));
+	if (!f->nsites) {
+		elfsym_version(elf, "rustc version ", f->rustc, sizeof(f->rustc));
+		if (f->rustc[0])
+			elfsym_version(elf, "/rustls-", f->rustls, sizeof(f->rustls));
+	}
+	elfsym_close(elf);
+	return nfiles - 1;
+}
+
+/* a line of /proc/PID/maps */
+struct mapping {
+	unsigned long start, end, offset;
+	unsigned int dev_major, dev_minor;
+	unsigned long ino;
+	bool executable;
+	char path[PATH_MAX];
+};
+
+static bool parse_mapping(const char *text, struct mapping *m)
+{
+	char perms[5];
+	int n = 0;
+
+	if (sscanf(text, "%lx-%lx %4s %lx %x:%x %lu %n", &m->start, &m->end, perms, &m->offset,
+		   &m->dev_major, &m->dev_minor, &m->ino, &n) < 7)
+		return false;
+	m->executable = perms[2] == 'x';
+	snprintf(m->path, sizeof(m->path), "%s", text + n);
+	m->path[strcspn(m->path, "\n")] = 0;
+	return true;
+}
+
+/*
+ * Opens the file of a mapping, whatever its path names by now: through the mapping
+ * itself, or, where that is not allowed, through the process's root directory if the
+ * path still leads to the same inode there.  Returns -1 with errno.
+ */
+static int open_mapping(pid_t pid, const struct mapping *m)
+{
+	char path[PATH_MAX + 64];
+	struct stat st;
+	int fd;
+
+	snprintf(path, sizeof(path), "/proc/%d/map_files/%lx-%lx", pid, m->start, m->end);
+	if (!stat(path, &st)) {
+		if (!S_ISREG(st.st_mode)) { /* opening a device might do something */
+			errno = EINVAL;
+			return -1;
+		}
+		return open(path, O_RDONLY | O_CLOEXEC);
+	}
+	snprintf(path, sizeof(path), "/proc/%d/root%s", pid, m->path);
+	if (stat(path, &st))
+		return -1;
+	if (!S_ISREG(st.st_mode) || st.st_ino != m->ino) {
+		errno = ESTALE;
+		return -1;
+	}
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	return fd;
+}
+
+/*
+ * Calls fn for each file that the process has mapped for execution, with its number in
+ * files[].  Returns 0, or -errno if the process cannot be looked at.
+ */
+static int each_file(struct process *p,
+		     void (*fn)(struct process *, size_t, const struct mapping *))
+{
+	struct mapping m, before = {0};
+	char *text = NULL, path[64];
+	size_t size = 0;
+	int fd, n;
+	FILE *maps;
+
+	snprintf(path, sizeof(path), "/proc/%d/maps", p->pid);
+	maps = fopen(path, "re");
+	if (!maps)
+		return -errno;
+	while (getline(&text, &size, maps) > 0) {
+		if (!parse_mapping(text, &m) || !m.executable || !m.ino)
+			continue;
+		if (m.ino == before.ino && m.dev_major == before.dev_major &&
+		    m.dev_minor == before.dev_minor)
+			continue;
+		before = m;
+		fd = open_mapping(p->pid, &m);
+		if (fd < 0) {
+			if (errno != EINVAL && errno != ENOENT)
+				complain("cannot open", safe(m.path), "mapped by %s: %s",
+					 process_name(p), strerror(errno));
+			continue;
+		}
+		n = add_file(fd, m.path);
+		if (n >= 0)
+			fn(p, n, &m);
+		else if (n != -ENOEXEC) /* mapped for execution, but data: a JIT's, a font */
+			complain("cannot trace", safe(m.path), "%s", elf_error(n));
+	}
+	n = ferror(maps) ? -errno : 0;
+	fclose(maps);
+	free(text);
+	return n;
+}
+
+/* Why there is nothing to trace in a process, from the files seen in it */
+struct reason {
+	size_t nfiles;
+	const struct file *rust;
+};
+
+static struct reason reason;
+
+static void note_reason(struct process *p, size_t n, const struct mapping *m)
+{
+	(void)p;
+	(void)m;
+	reason.nfiles++;
+	if (files[n].rustc[0] && (!reason.rust || files[n].rustls[0]))
+		reason.rust = &files[n];
+}
+
+static void explain_nothing(struct process *p)
+{
+	char path[64], exe[8];
+	const struct file *f;
+
+	reason = (struct reason){0};
+	each_file(p, note_reason);
+	f = reason.rust;
+	snprintf(path, sizeof(path), "/proc/%d/exe", p->pid);
+	if (!reason.nfiles && readlink(path, exe, sizeof(exe)) < 0 && errno == ENOENT)
+		complain("nothing to trace", process_name(p),
+			 "a kernel thread, or no longer running");
+	else if (f && f->rustls[0] && !f->symbols)
+		complain("nothing to trace", process_name(p),
+			 "rustls %s is in %s, but its symbols are stripped", f->rustls,
+			 safe(f->path));
+	else if (f && f->rustls[0])
+		complain("nothing to trace", process_name(p),
+			 "rustls %s is in %s, but none of its functions that tlssnoop knows",
+			 f->rustls, safe(f->path));
+	else if (f)
+		complain("nothing to trace", process_name(p),
+			 "no TLS library mapped; %s is made of Rust "
+			 "(rustc %s) without rustls",
+			 safe(f->path), f->rustc);
+	else if (reason.nfiles)
+		complain("nothing to trace", process_name(p), "no TLS library mapped");
+}
+
+static int add_process(pid_t pid)
+{
+	struct process *p;
+	char path[64];
+	FILE *file;
+
+	snprintf(path, sizeof(path), "/proc/%d/comm", pid);
+	file = fopen(path, "re");
+	if (!file) {
+		snprintf(path, sizeof(path), "pid %d", pid);
+		complain("cannot trace", path, "%s",
+			 errno == ENOENT ? "no such process" : strerror(errno));
+		return -1;
+	}
+	p = GROW(processes, nprocesses);
+	p->pid = pid;
+	if (fgets(p->comm, sizeof(p->comm), file))
+		p->comm[strcspn(p->comm, "\n")] = 0;
+	fclose(file);
+	/* a thread that is no process has no pidfd */
+	p->pidfd = syscall(SYS_pidfd_open, pid, 0);
+	if (p->pidfd < 0) {
+		snprintf(path, sizeof(path), "pid %d", pid);
+		complain("cannot trace", path, "%s",
+			 errno == EINVAL ? "this is a thread, not a process" : strerror(errno));
+		return -1;
+	}
+	return 0;
+}
+
+/* -L */
+
+static void list_file(const char *whose, const struct file *f, const char *crypto_version)
+{
+	char version[LIB_COUNT][32] = {"", ""};
+	struct elfsym *elf;
+	size_t i;
+
+	if (!elfsym_open(f->fd, &elf)) {
+		for (i = 0; i < LIB_COUNT; i++)
+			elfsym_version(elf, version_prefixes[i], version[i], sizeof(version[i]));
+		elfsym_close(elf);
+	}
+	if (!version[LIB_OPENSSL][0])
+		snprintf(version[LIB_OPENSSL], sizeof(version[0]), "%s", crypto_version);
+	for (i = 0; i < f->nsites; i++) {
+		const struct hook *h = f->sites[i].hook;
+
+		fprintf(out, "%-7s %-8s %-10s %-5s %-8s 0x%08" PRIx64 " %-26s %s\n", whose,
+			library_names[h->lib], version[h->lib][0] ? version[h->lib] : "-",
+			direction_names[h->dir], f->sites[i].source, (uint64_t)f->sites[i].offset,
+			h->function, safe(f->path));
+	}
+}
+
+/* OpenSSL's version stands in its other library, which a process has mapped as well */
+static char crypto_version[32];
+
+static void find_crypto_version(struct process *p, size_t n, const struct mapping *m)
+{
+	struct elfsym *elf;
+
+	(void)p;
+	if (crypto_version[0] || !strstr(m->path, "crypto") || elfsym_open(files[n].fd, &elf))
+		return;
+	elfsym_version(elf, version_prefixes[LIB_OPENSSL], crypto_version, sizeof(crypto_version));
+	elfsym_close(elf);
+}
+
+static void list_mapped(struct process *p, size_t n, const struct mapping *m)
+{
+	char pid[16];
+
+	(void)m;
+	snprintf(pid, sizeof(pid), "%d", p->pid);
+	list_file(pid, &files[n], crypto_version);
+	p->nattached += files[n].nsites;
+}
+
+static void list(void)
+{
+	size_t i, n = 0;
+
+	fprintf(out, "%-7s %-8s %-10s %-5s %-8s %-10s %-26s %s\n", "PID", "LIBRARY", "VERSION",
+		"DIR", "SOURCE", "OFFSET", "FUNCTION", "FILE");
+	for (i = 0; i < nfiles; i++) { /* so far: those of -l */
+		list_file("-", &files[i], "");
+		n += files[i].nsites;
+	}
+	for (i = 0; i < nprocesses; i++) {
+		struct process *p = &processes[i];
+
+		crypto_version[0] = 0;
+		each_file(p, find_crypto_version);
+		each_file(p, list_mapped);
+		if (!p->nattached)
+			explain_nothing(p);
+		n += p->nattached;
+	}
+	if (!n)
+		status = EXIT_FAILURE;
+	flush_output();
+}
+
+/* The kernel: what it has, and what it is asked to do */
+
+/* Newer than some of the headers that we build with: values of the kernel's interface */
+#define TRACE_UPROBE_MULTI  48	      /* BPF_TRACE_UPROBE_MULTI */
+#define UPROBE_MULTI_RETURN (1U << 0) /* BPF_F_UPROBE_MULTI_RETURN */
+
+/* union bpf_attr for BPF_LINK_CREATE of a multi-uprobe link (Linux 6.6) */
+struct multi_uprobe_attr {
+	__u32 prog_fd;
+	__u32 target_fd;
+	__u32 attach_type;
+	__u32 flags;
+	__aligned_u64 path;
+	__aligned_u64 offsets;
+	__aligned_u64 ref_ctr_offsets;
+	__aligned_u64 cookies;
+	__u32 cnt;
+	__u32 multi_flags;
+	__u32 pid;
+	__u32 unused;
+};
+
+static struct {
+	bool cookie;	/* probes carry a number: 5.15 */
+	bool sleepable; /* programs that may wait for a page: 6.0 */
+	bool multi;	/* many probes in one link: 6.6; with a usable pid filter: 6.10 */
+} have;
+
+static struct tlssnoop_bpf *skel;
+static struct ring_buffer *ring;
+
+/* TLSSNOOP_WITHOUT names features to do without, as an older kernel would */
+static bool masked(const char *feature)
+{
+	const char *without = getenv("TLSSNOOP_WITHOUT");
+
+	return without && strstr(without, feature);
+}
+
+/* the smallest program: return 0 */
+static int load_nothing(__u32 prog_flags, enum bpf_attach_type attach_type)
+{
+	const struct bpf_insn insns[] = {
+		{.code = BPF_ALU64 | BPF_MOV | BPF_K, .dst_reg = BPF_REG_0},
+		{.code = BPF_JMP | BPF_EXIT},
+	};
+	LIBBPF_OPTS(bpf_prog_load_opts, opts, .prog_flags = prog_flags,
+		    .expected_attach_type = attach_type);
+
+	return bpf_prog_load(BPF_PROG_TYPE_KPROBE, "nothing", "GPL", insns, ARRAY_SIZE(insns),
+			     &opts);
+}
+
+static int link_multi(int prog, const char *path, const struct site *const *sites, size_t n,
+		      bool at_return, pid_t pid, __u64 flags);
+
+/*
+ * The link is refused, so nothing stays of this: a directory cannot be probed (EBADF,
+ * where older kernels say EINVAL), and a negative pid is seen at once (EINVAL) by those
+ * kernels whose filter compares processes and not threads (46ba0e49b642, 6.10).
+ */
+static bool have_multi(void)
+{
+	static const struct site nowhere = {.offset = 1, .hook = &hooks[0]};
+	const struct site *sites[] = {&nowhere};
+	int prog = load_nothing(0, (enum bpf_attach_type)TRACE_UPROBE_MULTI);
+	bool yes = false;
+
+	if (prog >= 0) {
+		yes = link_multi(prog, "/", sites, 1, false, 0, 0) == -EBADF &&
+		      link_multi(prog, "/", sites, 1, false, -1, 0) == -EINVAL;
+		close(prog);
+	}
+	return yes;
+}
+
+static void ask_kernel(void)
+{
+	int prog;
+
+	have.cookie =
+		!masked("cookie") && libbpf_probe_bpf_helper(BPF_PROG_TYPE_KPROBE,
+							     BPF_FUNC_get_attach_cookie, NULL) == 1;
+	prog = masked("sleepable") ? -1 : load_nothing(BPF_F_SLEEPABLE, 0);
+	have.sleepable = prog >= 0;
+	if (prog >= 0)
+		close(prog);
+	have.multi = have.cookie && !masked("multi") && have_multi();
+	if (env.verbose)
+		fprintf(stderr,
+			"tlssnoop: this kernel has: attach cookies %s, sleepable probes %s, "
+			"multi-uprobe links %s\n",
+			have.cookie ? "yes" : "no", have.sleepable ? "yes" : "no",
+			have.multi ? "yes" : "no");
+}
+
+static bool has_capability(int cap)
+{
+	struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
+	struct __user_cap_data_struct data[_LINUX_CAPABILITY_U32S_3];
+
+	if (syscall(SYS_capget, &header, data))
+		return true; /* the kernel will say no by itself */
+	return data[CAP_TO_INDEX(cap)].effective & CAP_TO_MASK(cap);
+}
+
+/* What a refused load or attach can mean, for those who may do so in principle */
+static void hint_refused(int err)
+{
+	char lockdown[128] = "";
+	FILE *f;
+
+	if (err != -EPERM && err != -EACCES)
+		return;
+	f = fopen("/sys/kernel/security/lockdown", "re");
+	if (f) {
+		if (fgets(lockdown, sizeof(lockdown), f) && strstr(lockdown, "[confidentiality]"))
+			hint("the kernel is locked down (confidentiality): it lets nobody read memory "
+			     "of other processes; see kernel_lockdown(7)");
+		fclose(f);
+	}
+	hint("capabilities count only in the first user namespace, not in a container's own");
+}
+
+/* Says what is missing before anything is tried.  Returns 0 or -1. */
+static int check_kernel(void)
+{
+	static const struct {
+		int cap;
+		const char *name;
+	} caps[] = {
+		{CAP_SYS_ADMIN, "CAP_SYS_ADMIN"},
+		{CAP_SYS_PTRACE, "CAP_SYS_PTRACE"},
+	};
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(caps); i++) {
+		if (has_capability(caps[i].cap) || (env.list && i == 0))
+			continue;
+		complain("not permitted", caps[i].name, "this capability is missing");
+		hint("run tlssnoop as root (sudo), or with CAP_SYS_ADMIN (probes, BPF) and "
+		     "CAP_SYS_PTRACE (to look into processes of others)");
+		return -1;
+	}
+	if (env.list)
+		return 0;
+	if (access("/sys/kernel/btf/vmlinux", R_OK)) {
+		complain("cannot trace", "/sys/kernel/btf/vmlinux", "%s", strerror(errno));
+		hint("the kernel has no type information (BTF), which tlssnoop needs: "
+		     "CONFIG_DEBUG_INFO_BTF=y");
+		return -1;
+	}
+	if (masked("ringbuf") || libbpf_probe_bpf_map_type(BPF_MAP_TYPE_RINGBUF, NULL) != 1) {
+		complain("cannot trace", "BPF ring buffer",
+			 "this kernel has none: it came with Linux 5.8");
+		return -1;
+	}
+	return 0;
+}
+
+/* The program for a shape; NULL: it needs none there */
+static struct bpf_program *program_of(enum shape shape, bool at_return)
+{
+	bool s = have.sleepable;
+
+	switch (shape) {
+	case SHAPE_CALL:
+		if (!at_return)
+			return skel->progs.call_entry;
+		return s ? skel->progs.call_return_sleepable : skel->progs.call_return_plain;
+	case SHAPE_ENCRYPT:
+		if (!at_return)
+			return s ? skel->progs.encrypt_sleepable : skel->progs.encrypt_plain;
+		return NULL;
+	case SHAPE_HANDLE:
+		if (!at_return)
+			return s ? skel->progs.handle_sleepable : skel->progs.handle_plain;
+		return NULL;
+	default:
+		return NULL;
+	}
+}
+
+static __u64 inode_of(const char *path)
+{
+	struct stat st;
+
+	return stat(path, &st) ? 0 : st.st_ino;
+}
+
+/* The inode of the first PID namespace, PROC_PID_INIT_INO of the kernel */
+#define FIRST_PIDNS 0xeffffffcU
+
+static int load(void)
+{
+	LIBBPF_OPTS(bpf_object_open_opts, opts, .kernel_log_level = env.verbose > 1 ? 4 : 0);
+	struct bpf_program *prog;
+	__u64 ring_size = 4096, pidns;
+	int err, shape, at_return;
+
+	skel = tlssnoop_bpf__open_opts(&opts);
+	if (!skel) {
+		complain("cannot open", "BPF object", "%s", strerror(errno));
+		return -1;
+	}
+	while (ring_size < env.buffer_kib * 1024ULL)
+		ring_size *= 2;
+	bpf_map__set_max_entries(skel->maps.facts, ring_size);
+	skel->rodata->wakeup_at = ring_size / 4;
+	skel->rodata->have_cookie = have.cookie;
+	pidns = inode_of("/proc/self/ns/pid");
+	skel->rodata->pidns = pidns == FIRST_PIDNS ? 0 : pidns;
+	if (env.snap >= 0)
+		skel->rodata->snap[DIR_READ] = skel->rodata->snap[DIR_WRITE] =
+			MIN(env.snap, CHUNK_MAX);
+	if (env.dir >= 0) /* the other one still tells which socket is whose */
+		skel->rodata->snap[!env.dir] = 0;
+	if (env.comm)
+		strncpy((char *)skel->rodata->comm_wanted, env.comm, COMM_SIZE - 1);
+	if (env.user)
+		skel->rodata->uid_wanted = env.uid;
+	bpf_object__for_each_program (prog, skel->obj)
+		if (bpf_program__type(prog) == BPF_PROG_TYPE_KPROBE)
+			bpf_program__set_autoload(prog, false);
+	for (shape = 0; shape < SHAPE_COUNT; shape++) {
+		for (at_return = 0; at_return < 2; at_return++) {
+			prog = program_of(shape, at_return);
+			if (!prog)
+				continue;
+			bpf_program__set_autoload(prog, true);
+			if (have.multi)
+				bpf_program__set_expected_attach_type(
+					prog, (enum bpf_attach_type)TRACE_UPROBE_MULTI);
+		}
+	}
+	err = tlssnoop_bpf__load(skel);
+	if (err) {
+		complain("cannot load", "BPF programs", "%s", strerror(-err));
+		if (err == -EPERM)
+			hint_refused(err);
+		else if (!env.verbose)
+			hint("-v shows what the kernel's verifier says");
+		return -1;
+	}
+	return 0;
+}
+
+static int attach_link(struct bpf_link *link, const char *what)
+{
+	struct attachment *a;
+	long err = libbpf_get_error(link);
+
+	if (err) {
+		complain("cannot attach", what, "%s", strerror(-err));
+		hint_refused(err);
+		return -1;
+	}
+	a = GROW(attachments, nattachments);
+	a->fd = -1;
+	a->link = link;
+	return 0;
+}
+
+/* System calls, exec and exit: what happens to sockets and processes */
+static int attach_tracepoints(void)
+{
+	if (attach_link(bpf_program__attach(skel->progs.process_exec), "sched_process_exec") ||
+	    attach_link(bpf_program__attach(skel->progs.process_exit), "sched_process_exit") ||
+	    attach_link(bpf_program__attach(skel->progs.sys_exit), "sys_exit"))
+		return -1;
+	return 0;
+}
+
+static __u64 row_of(const struct hook *h)
+{
+	return ROW(h->lib, h->dir, h->count_arg) | ROW_VALID;
+}
+
+/* Returns the link's descriptor or -errno */
+static int link_multi(int prog, const char *path, const struct site *const *sites, size_t n,
+		      bool at_return, pid_t pid, __u64 flags)
+{
+	__u64 offsets[n], cookies[n];
+	struct multi_uprobe_attr attr = {
+		.prog_fd = prog,
+		.attach_type = TRACE_UPROBE_MULTI,
+		.path = (uintptr_t)path,
+		.offsets = (uintptr_t)offsets,
+		.cookies = (uintptr_t)cookies,
+		.cnt = n,
+		.multi_flags = at_return ? UPROBE_MULTI_RETURN : 0,
+		.pid = pid,
+	};
+	size_t i;
+	int fd;
+
+	for (i = 0; i < n; i++) {
+		offsets[i] = sites[i]->offset;
+		cookies[i] = row_of(sites[i]->hook) | flags;
+	}
+	fd = syscall(SYS_bpf, BPF_LINK_CREATE, &attr, sizeof(attr));
+	return fd < 0 ? -errno : fd;
+}
+
+/* One probe for each site.  What was attached when one fails is detached by the caller. */
+static int attach_each(struct bpf_program *prog, const char *path, const struct site *const *sites,
+		       size_t n, bool at_return, pid_t pid, __u64 flags)
+{
+	struct attachment *a;
+	struct bpf_link *link;
+	size_t i;
+
+	for (i = 0; i < n; i++) {
+		LIBBPF_OPTS(bpf_uprobe_opts, opts, .retprobe = at_return,
+			    .bpf_cookie = have.cookie ? row_of(sites[i]->hook) | flags : 0);
+
+		link = bpf_program__attach_uprobe_opts(prog, pid ? pid : -1, path, sites[i]->offset,
+						       &opts);
+		if (libbpf_get_error(link))
+			return libbpf_get_error(link);
+		a = GROW(attachments, nattachments);
+		a->fd = -1;
+		a->link = link;
+		a->pid = pid;
+	}
+	return 0;
+}
+
+static int attach_program(const struct file *f, enum shape shape, bool at_return, pid_t pid,
+			  __u64 flags)
+{
+	struct bpf_program *prog = program_of(shape, at_return);
+	const struct site *sites[f->nsites];
+	struct attachment *a;
+	char path[32];
+	size_t i, n = 0;
+	int fd;
+
+	for (i = 0; i < f->nsites; i++)
+		if (f->sites[i].hook->shape == shape)
+			sites[n++] = &f->sites[i];
+	if (!n || !prog)
+		return 0;
+	/* the file that is open, whatever its path leads to now */
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", f->fd);
+	if (!have.multi)
+		return attach_each(prog, path, sites, n, at_return, pid, flags);
+	fd = link_multi(bpf_program__fd(prog), path, sites, n, at_return, pid, flags);
+	if (fd < 0)
+		return fd;
+	a = GROW(attachments, nattachments);
+	a->fd = fd;
+	a->pid = pid;
+	return 0;
+}
+
+static void detach_from(size_t first)
+{
+	while (nattachments > first) {
+		struct attachment *a = &attachments[--nattachments];
+
+		if (a->link)
+			bpf_link__destroy(a->link);
+		else
+			close(a->fd);
+	}
+}
+
+/* All of a file's probes, or none.  pid 0: in all processes. */
+static int attach_file(const struct file *f, pid_t pid)
+{
+	__u64 flags = pid ? 0 : ROW_ANY_PROCESS;
+	size_t first = nattachments, i;
+	int shape, at_return, err = 0;
+
+	/* entries before returns: a return without its entry would count as lost */
+	for (at_return = 0; at_return < 2 && !err; at_return++)
+		for (shape = 0; shape < SHAPE_COUNT && !err; shape++)
+			err = attach_program(f, shape, at_return, pid, flags);
+	if (err) {
+		detach_from(first);
+		if (err == -ESRCH)
+			return err;
+		complain("cannot attach", safe(f->path), "%s", strerror(-err));
+		hint_refused(err);
+		if (err == -EINVAL)
+			hint("another tracer may hold these functions with a reference counter "
+			     "(bcc's sslsniff does)");
+		return err;
+	}
+	if (env.verbose)
+		for (i = 0; i < f->nsites; i++)
+			fprintf(stderr, "tlssnoop: attached: %s: %s at 0x%" PRIx64 " (%s)\n",
+				safe(f->path), f->sites[i].hook->function,
+				(uint64_t)f->sites[i].offset, f->sites[i].source);
+	return 0;
+}
+
+/* Where the kernel has no cookies, a probe is known by process and address */
+static int add_rows(pid_t pid, const struct file *f, const struct mapping *m)
+{
+	size_t i;
+
+	for (i = 0; i < f->nsites; i++) {
+		const struct site *s = &f->sites[i];
+		__u64 row = row_of(s->hook);
+		struct {
+			__u64 address, tgid;
+		} place = {m->start - m->offset + s->offset, pid};
+
+		if (bpf_map_update_elem(bpf_map__fd(skel->maps.rows), &place, &row, BPF_ANY))
+			return -errno;
+	}
+	return 0;
+}
+
+/* Half a connection must not pass for a whole one */
+static void warn_half(const struct file *f)
+{
+	bool seen[LIB_COUNT][2] = {{false}};
+	size_t i;
+
+	for (i = 0; i < f->nsites; i++)
+		seen[f->sites[i].hook->lib][f->sites[i].hook->dir] = true;
+	for (i = 0; i < LIB_COUNT; i++)
+		if (seen[i][DIR_READ] != seen[i][DIR_WRITE])
+			complain("only one direction", safe(f->path),
+				 "%s: no function found through which it %ss", library_names[i],
+				 direction_names[seen[i][DIR_READ]]);
+}
+
+static void attach_mapped(struct process *p, size_t n, const struct mapping *m)
+{
+	struct file *f = &files[n];
+	size_t i;
+
+	if (!f->nsites)
+		return;
+	for (i = 0; i < p->nattached; i++)
+		if (p->attached[i] == n)
+			return;
+	if (!have.cookie && add_rows(p->pid, f, m)) {
+		complain("cannot trace", process_name(p), "%s", strerror(errno));
+		return;
+	}
+	if (!f->everywhere && attach_file(f, p->pid))
+		return;
+	*GROW(p->attached, p->nattached) = n;
+	warn_half(f);
+}
+
+/* Attaches what the process has mapped since the last look */
+static void attach_process(struct process *p)
+{
+	__u32 tgid = p->pid;
+	__u8 one = 1;
+	int err;
+
+	p->stale = false;
+	if (bpf_map_update_elem(bpf_map__fd(skel->maps.processes), &tgid, &one, BPF_ANY)) {
+		complain("cannot trace", process_name(p), "%s", strerror(errno));
+		return;
+	}
+	err = each_file(p, attach_mapped);
+	if (err && err != -ENOENT && err != -ESRCH)
+		complain("cannot look into", process_name(p), "%s", strerror(-err));
+}
+
+/* The process runs another program: what was attached to the old one goes */
+static void forget_attachments(struct process *p)
+{
+	size_t i, kept = 0;
+
+	for (i = 0; i < nattachments; i++) {
+		struct attachment *a = &attachments[i];
+
+		if (a->pid != p->pid)
+			attachments[kept++] = *a;
+		else if (a->link)
+			bpf_link__destroy(a->link);
+		else
+			close(a->fd);
+	}
+	nattachments = kept;
+	p->nattached = 0;
+	p->stale = true;
+}
+
+/* New executable mappings, on any processor: libraries that are loaded while we trace */
+
+struct watch {
+	int fd;
+	struct perf_event_mmap_page *page; /* the ring's first page, its data behind it */
+};
+
+#define WATCH_PAGES 16 /* of data; a power of two */
+
+static struct watch *watches;
+static size_t nwatches;
+
+static void watch_mappings(void)
+{
+	struct perf_event_attr attr = {
+		.type = PERF_TYPE_SOFTWARE,
+		.size = sizeof(attr),
+		.config = PERF_COUNT_SW_DUMMY,
+		.mmap = 1,
+		.mmap2 = 1,
+		.watermark = 1,
+		.wakeup_watermark = 1,
+	};
+	int cpu, ncpus = libbpf_num_possible_cpus();
+	long page = sysconf(_SC_PAGESIZE);
+
+	for (cpu = 0; cpu < ncpus; cpu++) {
+		int fd = syscall(SYS_perf_event_open, &attr, -1, cpu, -1, PERF_FLAG_FD_CLOEXEC);
+		struct watch *w;
+		void *ring;
+
+		if (fd < 0 && errno == ENODEV) /* this processor is off */
+			continue;
+		ring = fd < 0 ? MAP_FAILED
+			      : mmap(NULL, (1 + WATCH_PAGES) * page, PROT_READ | PROT_WRITE,
+				     MAP_SHARED, fd, 0);
+		if (ring == MAP_FAILED) {
+			complain("cannot watch", "new mappings",
+				 "%s: libraries that are loaded from now "
+				 "on are not traced",
+				 strerror(errno));
+			if (fd >= 0)
+				close(fd);
+			return;
+		}
+		w = GROW(watches, nwatches);
+		w->fd = fd;
+		w->page = ring;
+	}
+}
+
+static struct process *find_process(pid_t pid)
+{
+	size_t i;
+
+	for (i = 0; i < nprocesses; i++)
+		if (processes[i].pid == pid && !processes[i].gone)
+			return &processes[i];
+	return NULL;
+}
+
+/* Marks the processes that mapped something.  A record is a header, pid, tid, ... */
+static void read_watch(struct watch *w)
+{
+	const char *data = (const char *)w->page + w->page->data_offset;
+	__u64 size = w->page->data_size, tail = w->page->data_tail;
+	__u64 head = __atomic_load_n(&w->page->data_head, __ATOMIC_ACQUIRE);
+	struct process *p;
+	size_t i;
+
+	while (tail < head) {
+		/* records are multiples of 8 bytes: neither of these wraps around */
+		const struct perf_event_header *h = (const void *)(data + tail % size);
+		const __u32 *pid = (const void *)(data + (tail + sizeof(*h)) % size);
+
+		if (h->type == PERF_RECORD_MMAP2 && (p = find_process(*pid)))
+			p->stale = true;
+		if (h->type == PERF_RECORD_LOST)
+			for (i = 0; i < nprocesses; i++)
+				processes[i].stale = true;
+		tail += h->size;
+	}
+	__atomic_store_n(&w->page->data_tail, tail, __ATOMIC_RELEASE);
+}
+
+static void attach_new(void)
+{
+	size_t i;
+
+	for (i = 0; i < nwatches; i++)
+		read_watch(&watches[i]);
+	for (i = 0; i < nprocesses; i++)
+		if (processes[i].stale && !processes[i].gone)
+			attach_process(&processes[i]);
+}
+
+/* Running */
+
+static struct correlator *correlator;
+static __u64 batch_began;
+
+static int on_fact(void *ctx, void *data, size_t size)
+{
+	const struct fact *f = data;
+	struct process *p;
+
+	(void)ctx;
+	(void)size;
+	if (f->type == FACT_EXEC && (p = find_process(f->tgid)))
+		forget_attachments(p);
+	correlate_fact(correlator, f);
+	/* the ring may never be empty: let the lines out, and look at the time */
+	if (done || now_ns(CLOCK_MONOTONIC) - batch_began > POLL_MS * 1000000ULL)
+		return -EAGAIN;
+	return 0;
+}
+
+/* Reads what the ring holds; true: there is more */
+static bool consume(void)
+{
+	int n;
+
+	batch_began = now_ns(CLOCK_MONOTONIC);
+	clock_offset = now_ns(CLOCK_REALTIME) - batch_began;
+	n = ring_buffer__consume(ring);
+	correlate_tick(correlator, now_ns(CLOCK_MONOTONIC));
+	flush_output();
+	return n == -EAGAIN;
+}
+
+/* Is any process left?  A process that is gone takes its probes with it. */
+static bool any_left(void)
+{
+	size_t i, left = 0;
+
+	for (i = 0; i < nprocesses; i++) {
+		struct pollfd pfd = {.fd = processes[i].pidfd, .events = POLLIN};
+
+		if (!processes[i].gone && poll(&pfd, 1, 0) > 0)
+			processes[i].gone = true;
+		left += !processes[i].gone;
+	}
+	return left || env.npaths;
+}
+
+static void run(void)
+{
+	__u64 deadline = now_ns(CLOCK_MONOTONIC) + env.duration * 1000000000ULL;
+	struct pollfd fds[1 + nwatches];
+	bool more = false, left = true;
+	size_t i;
+
+	fds[0].fd = ring_buffer__epoll_fd(ring);
+	for (i = 0; i < nwatches; i++)
+		fds[1 + i].fd = watches[i].fd;
+	for (i = 0; i < 1 + nwatches; i++)
+		fds[i].events = POLLIN;
+	while (!done && !interrupted && left) {
+		if (!more)
+			poll(fds, 1 + nwatches, POLL_MS);
+		left = any_left(); /* before the last look at what they said */
+		more = consume();
+		attach_new();
+		if (env.duration && now_ns(CLOCK_MONOTONIC) >= deadline)
+			break;
+	}
+}
+
+/* No more facts come: what is left in the ring is the end */
+static void drain(void)
+{
+	while (!done && consume())
+		;
+	correlate_flush(correlator);
+	flush_output();
+}
+
+static void print_summary(void)
+{
+	unsigned long long lost = skel->bss->lost_chunks;
+
+	if (broken)
+		return;
+	fprintf(stderr, "tlssnoop: %lld chunks, %llu bytes, %llu lost", nlines, nbytes, lost);
+	if (lost)
+		fprintf(stderr, " (%llu bytes)", (unsigned long long)skel->bss->lost_bytes);
+	if (skel->bss->lost_facts)
+		fprintf(stderr, ", %llu system calls unseen",
+			(unsigned long long)skel->bss->lost_facts);
+	fputc('\n', stderr);
+	if (lost || skel->bss->lost_facts)
+		hint("a larger ring (-B) or fewer bytes of each chunk (-s) loses less");
+}
+
+static void print_start(void)
+{
+	bool seen[LIB_COUNT] = {false};
+	size_t i, k, nfunctions = 0, nused = 0;
+
+	for (i = 0; i < nfiles; i++) {
+		nfunctions += files[i].nsites;
+		nused += files[i].nsites > 0;
+		for (k = 0; k < files[i].nsites; k++)
+			seen[files[i].sites[k].hook->lib] = true;
+	}
+	if (nprocesses == 1)
+		fprintf(stderr, "Tracing %s", process_name(&processes[0]));
+	else if (nprocesses)
+		fprintf(stderr, "Tracing %zu processes", nprocesses);
+	else
+		fprintf(stderr, "Tracing whatever runs %s", safe(files[0].path));
+	fprintf(stderr, ":");
+	for (i = 0; i < LIB_COUNT; i++)
+		if (seen[i])
+			fprintf(stderr, " %s,", library_names[i]);
+	fprintf(stderr, " %zu functions in %zu file%s. Ctrl-C ends.\n", nfunctions, nused,
+		nused == 1 ? "" : "s");
+}
+
+static int open_output(void)
+{
+	int fd;
+
+	out = stdout;
+	if (env.output) {
+		fd = open(env.output, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+		out = fd < 0 ? NULL : fdopen(fd, "w");
+		if (!out) {
+			complain("cannot write", safe(env.output), "%s", strerror(errno));
+			return -1;
+		}
+	}
+	/* whole batches; flush_output() ends each */
+	setvbuf(out, NULL, _IOFBF, 1 << 16);
+	out_is_terminal = isatty(fileno(out));
+	return 0;
+}
+
+/* Finds the targets, in any order of privilege; 0 if there is at least one */
+static int find_targets(void)
+{
+	size_t i;
+	int fd, n;
+
+	for (i = 0; i < env.npaths; i++) {
+		fd = open(env.paths[i], O_RDONLY | O_CLOEXEC);
+		n = fd < 0 ? -errno : add_file(fd, env.paths[i]);
+		if (n < 0) {
+			complain("cannot trace", safe(env.paths[i]), "%s", elf_error(n));
+			return -1;
+		}
+		if (!files[n].nsites) {
+			complain("nothing to trace", safe(env.paths[i]),
+				 "it defines no function of a TLS library that tlssnoop knows");
+			return -1;
+		}
+		files[n].everywhere = true;
+	}
+	for (i = 0; i < env.npids; i++)
+		if (add_process(env.pids[i]))
+			return -1;
+	return 0;
+}
+
+/* Attaches everything; 0 if there is something to see */
+static int attach(void)
+{
+	size_t i, n = 0;
+
+	if (attach_tracepoints())
+		return -1;
+	watch_mappings();
+	for (i = 0; i < nfiles; i++) {
+		if (!files[i].everywhere)
+			continue;
+		if (attach_file(&files[i], 0))
+			return -1;
+		warn_half(&files[i]);
+		n++;
+	}
+	for (i = 0; i < nprocesses; i++) {
+		attach_process(&processes[i]);
+		if (!processes[i].nattached)
+			explain_nothing(&processes[i]);
+		n += processes[i].nattached;
+	}
+	return n ? 0 : -1;
+}
+
+int main(int argc, char **argv)
+{
+	int err;
+
+	setvbuf(stderr, NULL, _IOLBF, 0);
+	argp_parse(&argp, argc, argv, ARGP_NO_HELP, NULL, NULL);
+	libbpf_set_print(print_libbpf);
+	catch_signals();
+	err = open_output() || check_kernel() || find_targets();
+	if (!err && env.list) {
+		list();
+	} else if (!err) {
+		ask_kernel();
+		correlator = correlate_new(print_chunk, NULL);
+		err = !correlator || load();
+		if (!err) {
+			ring = ring_buffer__new(bpf_map__fd(skel->maps.facts), on_fact, NULL, NULL);
+			err = !ring || attach();
+		}
+		if (!err) {
+			print_start();
+			print_header();
+			run();
+			detach_from(0);
+			drain();
+			print_summary();
+		}
+		detach_from(0);
+		correlate_free(correlator);
+		ring_buffer__free(ring);
+		tlssnoop_bpf__destroy(skel);
+	}
+	return err ? EXIT_FAILURE : status;
+}

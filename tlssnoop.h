@@ -1,0 +1,131 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * tlssnoop.h - what the kernel side tells the user side.
+ *
+ * The kernel side (tlssnoop.bpf.c) reports facts, in order, through one ring
+ * buffer; the user side (correlate.c) decides from them which socket a chunk of
+ * plaintext belongs to.  Everything here is plain data of fixed layout: no
+ * pointer in it may ever be followed by the reader.
+ */
+#ifndef TLSSNOOP_H
+#define TLSSNOOP_H
+
+#include <linux/types.h>
+
+/* No record of TLS carries more plaintext (RFC 8446, 5.1), nor does a line */
+#define CHUNK_MAX 16384
+
+/* TLS records reported of one system call; what follows them is told by its neighbours */
+#define RECORDS_MAX 32
+
+/* TASK_COMM_LEN of the kernel */
+#define COMM_SIZE 16
+
+enum fact_type {
+	FACT_CHUNK, /* struct chunk: plaintext passed a TLS library */
+	FACT_IO,    /* struct io: TLS records passed a socket */
+	FACT_CLOSE, /* fd was closed or replaced; sock: what it names now, or 0 */
+	FACT_EXEC,  /* the process executes another program */
+	FACT_EXIT,  /* the process is gone */
+};
+
+enum direction { DIR_READ, DIR_WRITE };
+
+enum library { LIB_OPENSSL, LIB_RUSTLS, LIB_COUNT };
+
+/*
+ * How to read a call: which program serves it.  SHAPE_CALL is a C function that
+ * takes (connection, buffer, ...) and says at its return how many bytes it took
+ * or gave; it needs probes on entry and return.  The others are methods of
+ * rustls that are complete at their entry.
+ */
+enum shape { SHAPE_CALL, SHAPE_ENCRYPT, SHAPE_HANDLE, SHAPE_COUNT };
+
+/*
+ * What a probe knows of its hook: the row's number travels with the probe
+ * (attach cookie) and these are its fields.
+ * count_arg: 0 if the return value is the count of bytes, else the position
+ * (from 1) of the argument that points to a size_t with the count, which holds
+ * if the return value is positive.
+ */
+#define ROW(lib, dir, count_arg) ((__u64)(lib) | (__u64)(dir) << 8 | (__u64)(count_arg) << 16)
+#define ROW_LIB(row)		 ((__u8)(row))
+#define ROW_DIR(row)		 ((__u8)((row) >> 8))
+#define ROW_COUNT_ARG(row)	 ((__u8)((row) >> 16))
+#define ROW_VALID		 (1ULL << 24)
+/* the file is traced in whatever process runs it (-l) */
+#define ROW_ANY_PROCESS (1ULL << 25)
+
+/* Addresses of a socket; ports in host order; family 0: not known */
+struct endpoints {
+	__u16 family;
+	__u16 local_port;
+	__u16 remote_port;
+	__u16 unused;
+	__u8 local[16];
+	__u8 remote[16];
+};
+
+struct fact {
+	__u64 time; /* ns, CLOCK_MONOTONIC */
+	__u64 sock; /* inode number of the socket behind fd, 0: none */
+	__u32 type; /* enum fact_type */
+	__u32 lost; /* facts lost so far: what came before may be incomplete */
+	__u32 tgid; /* process and thread, in tlssnoop's PID namespace */
+	__u32 tid;
+	__s32 fd;
+	__u32 unused;
+};
+
+/* How a chunk's own system call, if it had one, names its fd */
+enum nested {
+	NESTED_NONE,   /* no socket call inside the library's call */
+	NESTED_SOCKET, /* a socket call whose bytes begin inside a record */
+	NESTED_RECORD, /* a socket call whose bytes begin with a TLS record */
+};
+
+struct chunk {
+	struct fact fact; /* fd, sock: of the nested system call */
+	__u64 key;	  /* address of the library's connection object */
+	__u64 addr;	  /* of the plaintext in the process */
+	__u64 off;	  /* of this chunk within its call */
+	__u64 len;	  /* plaintext bytes; beyond CHUNK_MAX only if captured is 0 */
+	__u64 part;	  /* plaintext in several places comes in parts: where this one */
+	__u64 part_len;	  /* begins in the chunk, and its length; 0 and len: a whole chunk */
+	__u32 captured;	  /* bytes of it in data[] */
+	__u32 uid;
+	__u8 lib;    /* enum library */
+	__u8 dir;    /* enum direction */
+	__u8 nested; /* enum nested */
+	__u8 unused[5];
+	char comm[COMM_SIZE]; /* of the thread */
+	struct endpoints ends;
+	__u8 data[];
+};
+
+struct io {
+	struct fact fact;
+	__u64 addr;  /* of the first buffer in the process */
+	__u64 bytes; /* that the call moved */
+	__u8 dir;    /* enum direction */
+	__u8 nrecords;
+	__u8 unused[6];
+	struct endpoints ends;
+	/* of the records whose header was in the buffers, in order; writes only */
+	__u16 length[RECORDS_MAX]; /* bytes after the header */
+	__u8 ctype[RECORDS_MAX];   /* content type: 23 is application data */
+	/* the kernel side's own, while it walks through the buffers */
+	__u64 iov[2];  /* the buffer that it is in: address, length */
+	__u64 vector;  /* address of its struct iovec */
+	__u64 nvec;    /* of those from here on */
+	__u64 to_walk; /* bytes of the call not walked yet */
+	__u64 left;    /* bytes that still belong to the last record */
+	__u64 header;  /* a record's first five bytes */
+};
+
+_Static_assert(sizeof(struct endpoints) == 40, "layout shared with the kernel side");
+_Static_assert(sizeof(struct fact) == 40, "layout shared with the kernel side");
+_Static_assert(sizeof(struct chunk) == 160, "layout shared with the kernel side");
+_Static_assert(sizeof(struct io) == 256, "layout shared with the kernel side");
+
+#endif
