@@ -93,6 +93,12 @@ struct receive {
 	__u64 sock;
 };
 
+/* a chunk of which not all parts have come: they come from its thread, in order */
+struct partial {
+	LIST_ENTRY(partial) others;
+	struct chunk chunk;
+};
+
 struct process {
 	__u64 tgid;
 	struct correlator *correlator;
@@ -101,6 +107,7 @@ struct process {
 	void *descriptors;
 	void *threads;
 	size_t nthreads;
+	LIST_HEAD(, partial) partials;
 	struct receive receives[RECEIVES]; /* a ring */
 	size_t nreceives;
 };
@@ -341,10 +348,22 @@ static void drop_socket(struct socket *s, __u64 now)
 	free_socket(s);
 }
 
+static void feed_chunk(struct process *p, const struct chunk *chunk);
+
+static void complete(struct process *p, struct partial *partial)
+{
+	LIST_REMOVE(partial, others);
+	feed_chunk(p, &partial->chunk);
+	free(partial);
+}
+
 static void drop_process(struct process *p, __u64 now)
 {
 	struct correlator *c = p->correlator;
 	struct waiting *w;
+
+	while (!LIST_EMPTY(&p->partials)) /* the rest was lost: it stays cut */
+		complete(p, LIST_FIRST(&p->partials));
 
 	TAILQ_FOREACH (w, &c->queue, queue)
 		if (w->object && w->object->process == p)
@@ -672,8 +691,44 @@ static void feed_chunk(struct process *p, const struct chunk *chunk)
 	enqueue(c, chunk, o, !decided);
 }
 
+/* Adds a part to its chunk, which goes on when it is complete */
+static void feed_part(struct process *p, const struct chunk *part)
+{
+	struct partial *whole;
+	struct chunk *c;
+
+	LIST_FOREACH (whole, &p->partials, others)
+		if (whole->chunk.fact.tid == part->fact.tid)
+			break;
+	if (whole && !part->part) {
+		complete(p, whole);
+		whole = NULL;
+	}
+	if (!whole) {
+		if (part->part) /* its beginning is lost, and it was counted then */
+			return;
+		whole = malloc(sizeof(*whole) + part->len);
+		if (!whole) {
+			feed_chunk(p, part);
+			return;
+		}
+		LIST_INSERT_HEAD(&p->partials, whole, others);
+		memcpy(&whole->chunk, part, sizeof(*part));
+		whole->chunk.captured = 0;
+	}
+	c = &whole->chunk;
+	/* behind a part that could not be read, or was not wanted, there is nothing */
+	if (c->captured == part->part && part->part + part->captured <= c->len) {
+		memcpy(c->data + part->part, part->data, part->captured);
+		c->captured += part->captured;
+	}
+	if (part->part + part->part_len >= c->len)
+		complete(p, whole);
+}
+
 void correlate_fact(struct correlator *c, const struct fact *f)
 {
+	const struct chunk *chunk;
 	struct process *p;
 
 	if (f->lost != c->lost) {
@@ -689,7 +744,11 @@ void correlate_fact(struct correlator *c, const struct fact *f)
 	}
 	switch (f->type) {
 	case FACT_CHUNK:
-		feed_chunk(p, (const struct chunk *)f);
+		chunk = (const struct chunk *)f;
+		if (chunk->part_len == chunk->len)
+			feed_chunk(p, chunk);
+		else
+			feed_part(p, chunk);
 		break;
 	case FACT_IO:
 		feed_io(p, (const struct io *)f);

@@ -540,17 +540,15 @@ static __noinline struct thread *current_thread_or_new(void)
 #define PART_SIZE(size)                                                                            \
 	if (want <= (size)) {                                                                      \
 		c = bpf_ringbuf_reserve(&facts, sizeof(*c) + (size), 0);                           \
-		if (!c) {                                                                          \
-			chunk_lost(s->slice[1]);                                                   \
-			goto lost;                                                                 \
-		}                                                                                  \
+		if (!c)                                                                            \
+			return chunk_lost(s->len - s->part);                                       \
 		chunk_init(c, s->key, s->slice[0], s->len, s->row);                                \
 		c->part = s->part;                                                                 \
 		c->part_len = s->slice[1];                                                         \
 		if ((size) && !copy_in(sleepable, c->data, want, c->addr))                         \
 			c->captured = want;                                                        \
 		bpf_ringbuf_submit(c, wakeup_flags());                                             \
-		goto lost;                                                                         \
+		goto next;                                                                         \
 	}
 
 /* The next slice.  Returns 1 if there may be more of them. */
@@ -579,7 +577,7 @@ static __always_inline int slice(bool sleepable)
 	want = bytes_wanted(s->slice[1], s->part, s->row);
 	barrier_var(want);
 	FOR_EACH_SIZE(PART_SIZE)
-lost:
+next:
 	s->part += s->slice[1];
 	return s->part < s->len;
 }

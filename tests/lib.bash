@@ -60,8 +60,8 @@ wait_pid() {
 	return "$status"
 }
 
-# start_target COMMAND...: returns when it is ready; sets TARGET_PID
-start_target() {
+# launch_target COMMAND...: with a stdin that TARGET_STDIN leads to; sets TARGET_PID
+launch_target() {
 	rm -f "$BATS_TEST_TMPDIR/stdin"
 	mkfifo "$BATS_TEST_TMPDIR/stdin"
 	exec {TARGET_STDIN}<>"$BATS_TEST_TMPDIR/stdin"
@@ -69,6 +69,11 @@ start_target() {
 	"$@" <"$BATS_TEST_TMPDIR/stdin" >"$TARGET_OUT" 2>"$TARGET_ERR" 3>&- {TARGET_STDIN}>&- &
 	TARGET_PID=$!
 	STARTED+=("$TARGET_PID")
+}
+
+# start_target COMMAND...: returns when it is ready; sets TARGET_PID
+start_target() {
+	launch_target "$@"
 	line_comes '^ready$' "$TARGET_OUT" "$TARGET_PID" ||
 		fail "the target did not get ready: $*" "$(cat "$TARGET_ERR")"
 }

@@ -1,0 +1,331 @@
+#!/usr/bin/env bats
+# SPDX-License-Identifier: GPL-2.0-only
+#
+# Programs that nobody built for a test, under tlssnoop: curl, nginx, openssl, Python. A relay
+# between client and server keeps every byte of the plaintext and, from /proc, the pid and fd of
+# the sockets; the trace has to say the same. Needs root, curl, nginx, openssl and tlssnoop.
+# It must never talk to anything but 127.0.0.1, nor use the machine's own nginx configuration.
+
+load lib
+
+ACCOUNT=$BATS_TEST_TMPDIR/account
+SIZES=(1 8192 16385 1048576)	# of the files that nginx has
+
+setup() {
+	make_certificate
+	mkdir "$ACCOUNT"
+}
+
+teardown() {
+	finish
+	[[ -n $BATS_TEST_COMPLETED ]] || head -n 20 "$BATS_TEST_TMPDIR"/{relay,curl}.stderr
+}
+
+free_port() {
+	"$PYTHON" -c 'import socket; print(socket.create_server(("127.0.0.1", 0)).getsockname()[1])'
+}
+
+# has_library PID NAME
+has_library() {
+	grep -q "/$2" "/proc/$1/maps"
+}
+
+# start_relay PORT ARG...: towards the server at PORT; sets RELAY_PID and RELAY_PORT
+start_relay() {
+	local out=$BATS_TEST_TMPDIR/relay.stdout err=$BATS_TEST_TMPDIR/relay.stderr
+	"$PYTHON" "$TESTS/relay.py" --cert "$CERT" --key "$KEY" --account "$ACCOUNT" \
+		--upstream "$@" >"$out" 2>"$err" 3>&- &
+	RELAY_PID=$!
+	STARTED+=("$RELAY_PID")
+	line_comes '^listening ' "$out" "$RELAY_PID" || fail 'no relay' "$(cat "$err")"
+	read -r _ RELAY_PORT <"$out"
+}
+
+wait_relay() {
+	wait_pid 60 "$RELAY_PID" || fail 'the relay failed' "$(cat "$BATS_TEST_TMPDIR/relay.stderr")"
+}
+
+# compare_streams FORMAT PID...: the trace of these processes with the relay's account
+compare_streams() {
+	local pid options=()
+	((SNOOP_STATUS == 0)) || fail "tlssnoop ended with status $SNOOP_STATUS"
+	for pid in "${@:2}"; do
+		options+=(--pid "$pid")
+	done
+	"$PYTHON" "$TESTS/streams.py" --format "$1" --account "$ACCOUNT" "${options[@]}" "$TRACE"
+}
+
+has_children() {
+	(($(pgrep -c -P "$1") == $2))
+}
+
+# start_nginx WORKERS: sets NGINX_PID, NGINX_PORT and the array of WORKERS
+start_nginx() {
+	local prefix=$BATS_TEST_TMPDIR/nginx size
+	NGINX_PORT=$(free_port)
+	mkdir -p "$prefix/html"
+	for size in "${SIZES[@]}"; do
+		seq 200000 | head -c "$size" >"$prefix/html/$size"
+	done
+	cat >"$prefix/nginx.conf" <<-EOF
+		user root;
+		daemon off;
+		pid $prefix/pid;
+		error_log $prefix/error.log;
+		worker_processes $1;
+		events {}
+		http {
+			access_log off;
+			client_body_temp_path $prefix/body;
+			proxy_temp_path $prefix/proxy;
+			fastcgi_temp_path $prefix/fastcgi;
+			uwsgi_temp_path $prefix/uwsgi;
+			scgi_temp_path $prefix/scgi;
+			client_max_body_size 2m;
+			ssl_certificate $CERT;
+			ssl_certificate_key $KEY;
+			server {
+				listen 127.0.0.1:$NGINX_PORT ssl http2 reuseport;
+				root $prefix/html;
+				location /put/ {
+					dav_methods PUT;
+				}
+				location /post {
+					return 200 "thank you\n";
+				}
+			}
+		}
+	EOF
+	mkdir -p "$prefix/html/put"
+	nginx -p "$prefix" -c "$prefix/nginx.conf" -e "$prefix/error.log" \
+		>"$prefix/stdout" 2>"$prefix/stderr" 3>&- &
+	NGINX_PID=$!
+	STARTED+=("$NGINX_PID")
+	eventually 10 has_children "$NGINX_PID" "$1" ||
+		fail 'nginx did not start' "$(cat "$prefix/stderr" "$prefix/error.log")"
+	mapfile -t WORKERS < <(pgrep -P "$NGINX_PID")
+}
+
+# start_curl ARG...: it waits for its configuration before it connects; sets CURL_PID
+start_curl() {
+	local config=$BATS_TEST_TMPDIR/curl.config
+	[[ -p $config ]] || mkfifo "$config"
+	curl -q --disable --silent --show-error --fail --ipv4 --cacert "$CERT" --config "$config" "$@" \
+		>"$BATS_TEST_TMPDIR/curl.stdout" 2>"$BATS_TEST_TMPDIR/curl.stderr" 3>&- &
+	CURL_PID=$!
+	STARTED+=("$CURL_PID")
+	eventually 10 has_library "$CURL_PID" libssl || fail 'curl has not loaded libssl'
+}
+
+# fetches COUNT: a configuration that gets files of every size, COUNT in all, over one connection
+fetches() {
+	local i size
+	for ((i = 0; i < $1; i++)); do
+		size=${SIZES[i % ${#SIZES[@]}]}
+		echo "url = https://localhost:$RELAY_PORT/$size"
+		echo "output = $BATS_TEST_TMPDIR/nginx/got.$BASHPID.$size"
+	done
+}
+
+# configure_curl: with what stands on stdin
+configure_curl() {
+	timeout 20 tee "$BATS_TEST_TMPDIR/curl.config" >"$BATS_TEST_TMPDIR/curl.configured"
+}
+
+wait_curl() {
+	wait_pid 60 "$CURL_PID" || fail 'curl failed' "$(cat "$BATS_TEST_TMPDIR/curl.stderr")"
+}
+
+# same_files: what was fetched is what nginx has
+same_files() {
+	local file count=0
+	for file in "$BATS_TEST_TMPDIR"/nginx/got.*; do
+		cmp "$file" "$BATS_TEST_TMPDIR/nginx/html/${file##*.}"
+		count=$((count + 1))
+	done
+	((count)) || fail 'nothing was fetched'
+}
+
+# curl_gets FORMAT RELAY-OPTIONS SNOOP-OPTIONS CURL-OPTION...: all sizes, over one connection
+curl_gets() {
+	local relay snoop
+	read -r -a relay <<<"$2"
+	read -r -a snoop <<<"$3"
+	start_nginx 1
+	start_relay "$NGINX_PORT" "${relay[@]}"
+	start_curl "${@:4}"
+	start_tlssnoop -p "$CURL_PID" "${snoop[@]}"
+	fetches 4 | configure_curl
+	wait_curl
+	same_files
+	wait_relay
+	wait_tlssnoop
+	compare_streams "$1" "$CURL_PID"
+}
+
+@test "curl, HTTP/1.1" {
+	curl_gets json '' -j --http1.1
+}
+
+@test "curl, HTTP/1.1 in the default format" {
+	curl_gets ascii '' '' --http1.1
+}
+
+@test "curl, HTTP/2" {
+	curl --version | grep -q HTTP2 || skip 'this curl has no HTTP/2'
+	curl_gets json '--alpn h2' -j --http2
+}
+
+@test "curl, HTTP/1.1 with TLS 1.2" {
+	curl_gets json '' -j --http1.1 --tls-max 1.2
+}
+
+@test "curl, POST and PUT" {
+	start_nginx 1
+	start_relay "$NGINX_PORT"
+	start_curl --http1.1
+	start_tlssnoop -j -p "$CURL_PID"
+	configure_curl <<-EOF
+		url = https://localhost:$RELAY_PORT/post
+		data-binary = @$BATS_TEST_TMPDIR/nginx/html/8192
+		next
+		url = https://localhost:$RELAY_PORT/put/file
+		upload-file = $BATS_TEST_TMPDIR/nginx/html/1048576
+		silent
+		ipv4
+		cacert = $CERT
+	EOF
+	wait_curl
+	cmp "$BATS_TEST_TMPDIR/nginx/html/put/file" "$BATS_TEST_TMPDIR/nginx/html/1048576"
+	wait_relay
+	wait_tlssnoop
+	compare_streams json "$CURL_PID"
+	grep -q '"data":"POST /post HTTP/1.1' "$TRACE"
+	grep -q '"data":"PUT /put/file HTTP/1.1' "$TRACE"
+}
+
+# nginx_serves WORKERS CONNECTIONS RELAY-OPTIONS CURL-OPTION...: 23 requests over each connection
+nginx_serves() {
+	local relay i curls=() options=()
+	read -r -a relay <<<"$3"
+	start_nginx "$1"
+	start_relay "$NGINX_PORT" --connections "$2" "${relay[@]}"
+	for i in "${WORKERS[@]}"; do
+		options+=(-p "$i")
+	done
+	start_tlssnoop -j "${options[@]}"
+	for ((i = 0; i < $2; i++)); do
+		fetches 23 >"$BATS_TEST_TMPDIR/curl.config.$i"
+		curl -q --silent --show-error --fail --ipv4 --cacert "$CERT" "${@:4}" \
+			--config "$BATS_TEST_TMPDIR/curl.config.$i" 2>"$BATS_TEST_TMPDIR/curl.stderr" 3>&- &
+		curls+=($!)
+		STARTED+=($!)
+	done
+	for i in "${curls[@]}"; do
+		wait_pid 60 "$i" || fail 'curl failed'
+	done
+	same_files
+	wait_relay
+	kill -QUIT "$NGINX_PID"
+	wait_pid 20 "$NGINX_PID"
+	wait_tlssnoop
+	compare_streams json "${WORKERS[@]}"
+}
+
+@test "nginx, one worker, 23 requests on each of 5 connections" {
+	nginx_serves 1 5 '' --http1.1
+}
+
+@test "nginx, two workers, 23 requests on each of 16 connections" {
+	SIZES=(1 8192 16385 65537)
+	nginx_serves 2 16 '' --http1.1
+}
+
+@test "nginx, HTTP/2" {
+	nginx_serves 1 3 '--alpn h2' --http2
+}
+
+has_size() {
+	(($(stat -c %s "$1") == $2))
+}
+
+# say_through FROM-FD TO-FILE: pieces of several sizes go into one program and come out of another
+say_through() {
+	local size total
+	total=$(stat -c %s "$2")
+	for size in 1 100 8192 16384 16385 100000; do
+		seq "$size" 200000 | head -c "$size" >&"$1"
+		total=$((total + size))
+		eventually 20 has_size "$2" "$total" || fail "$2: not $total bytes"
+	done
+}
+
+@test "openssl s_client and s_server" {
+	local port server server_stdin server_out=$BATS_TEST_TMPDIR/server.stdout
+	port=$(free_port)
+	TARGET_OUT=$server_out launch_target openssl s_server -quiet -naccept 1 \
+		-accept "127.0.0.1:$port" -cert "$CERT" -key "$KEY"
+	server=$TARGET_PID server_stdin=$TARGET_STDIN
+	eventually 10 grep -qi "0100007F:$(printf %x "$port") .* 0A " /proc/net/tcp
+	start_relay "$port"
+	launch_target openssl s_client -quiet -connect "127.0.0.1:$RELAY_PORT" -CAfile "$CERT"
+	eventually 10 test -s "$ACCOUNT/$port.owner" || true
+	start_tlssnoop -j -p "$TARGET_PID,$server"
+	say_through "$TARGET_STDIN" "$server_out"
+	say_through "$server_stdin" "$TARGET_OUT"
+	say_through "$TARGET_STDIN" "$server_out"
+	kill -TERM "$TARGET_PID"
+	wait_relay
+	wait_pid 20 "$server"
+	wait_tlssnoop
+	compare_streams json "$TARGET_PID" "$server"
+}
+
+@test "Python's http.client and http.server, a connection kept alive" {
+	local port server
+	launch_target /usr/bin/python3 "$TESTS/py_http.py" server "$CERT" "$KEY"
+	server=$TARGET_PID
+	line_comes '^listening ' "$TARGET_OUT" "$server"
+	read -r _ port <"$TARGET_OUT"
+	start_relay "$port"
+	start_target /usr/bin/python3 "$TESTS/py_http.py" client "$CERT"
+	start_tlssnoop -j -p "$server" -p "$TARGET_PID"
+	echo "$RELAY_PORT" >&"$TARGET_STDIN"
+	wait_target
+	wait_relay
+	wait_pid 20 "$server"
+	wait_tlssnoop
+	compare_streams json "$TARGET_PID" "$server"
+}
+
+# two_targets FIRST-OPTION...: they run one after the other; "A" and "B" stand for their pids
+two_targets() {
+	local whole=$TRACE pid first first_stdin
+	start_target "$TESTS/ssl_target" --mode edges --truth "$TRUTH.first"
+	first=$TARGET_PID first_stdin=$TARGET_STDIN
+	start_target "$TESTS/ssl_target" --mode ex --truth "$TRUTH.second"
+	set -- "${@//A/$first}"
+	start_tlssnoop -j "${@//B/$TARGET_PID}"
+
+	echo go >&"$first_stdin"
+	wait_pid 60 "$first"
+	eventually 10 grep -q "\"pid\":$first," "$TRACE"
+	go
+	wait_target
+	wait_tlssnoop
+	((SNOOP_STATUS == 0))
+	for pid in "$first first" "$TARGET_PID second"; do
+		TARGET_PID=${pid% *} TRUTH=$BATS_TEST_TMPDIR/truth.${pid#* } TRACE=$whole.${pid#* }
+		grep "\"pid\":$TARGET_PID," "$whole" >"$TRACE"
+		compare json
+	done
+	[[ $(cat "$whole".* | wc -l) == "$(wc -l <"$whole")" ]] || fail 'lines of another process'
+}
+
+@test "two targets at once (-p A,B), to the end of the last" {
+	two_targets -p A,B
+}
+
+@test "two targets at once (-p A -p B), to the end of the last" {
+	two_targets -p A -p B
+}

@@ -1,0 +1,119 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0-only
+"""Stands between a TLS client and a TLS server on 127.0.0.1 and keeps what passed, in plaintext.
+
+In: one TLS connection after the other, or many at once; each gets its own one to --upstream. Out:
+"listening PORT" on stdout, and in --account for both ends of each connection, named by the port
+that is the relay's peer (client) or the relay's own (towards the server):
+    PORT.write, PORT.read   the bytes that the program there wrote and read
+    PORT.owner              "PID FD" of its socket, as /proc says while it is open
+It ends when --connections of them are over. It must never change a byte, and keeps a byte before
+it passes it on.
+"""
+
+import argparse
+import asyncio
+import os
+import pathlib
+import signal
+import ssl
+import sys
+
+MAX_SECONDS = 120
+BLOCK = 65536
+
+
+def socket_owner(local, remote):
+    """PID and fd of the TCP socket between these two ports of 127.0.0.1."""
+    wanted = f"0100007F:{local:04X}", f"0100007F:{remote:04X}"
+    rows = (line.split() for line in open("/proc/net/tcp", encoding="ascii"))
+    inode = next(row[9] for row in rows if tuple(row[1:3]) == wanted)
+    for process in pathlib.Path("/proc").glob("[0-9]*"):
+        try:
+            if os.getsid(int(process.name)) != os.getsid(0):
+                continue    # not of this test
+            for link in (process / "fd").iterdir():
+                if os.readlink(link) == f"socket:[{inode}]":
+                    return f"{process.name} {link.name}\n"
+        except (FileNotFoundError, ProcessLookupError):
+            pass    # gone meanwhile
+    raise LookupError(f"nobody has the socket from port {local} to port {remote}")
+
+
+class Relay:
+    def __init__(self, args):
+        self.args = args
+        self.accepted = 0
+        self.results = asyncio.Queue()
+        self.server_ctx = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self.server_ctx.load_cert_chain(args.cert, args.key)
+        self.client_ctx = ssl.create_default_context(cafile=args.cert)
+        if args.alpn:
+            self.server_ctx.set_alpn_protocols([args.alpn])
+            self.client_ctx.set_alpn_protocols([args.alpn])
+
+    def account(self, port, kind):
+        return open(os.path.join(self.args.account, f"{port}.{kind}"), "xb")
+
+    def keep_owner(self, port, local, remote):
+        with self.account(port, "owner") as file:
+            file.write(socket_owner(local, remote).encode())
+
+    async def pump(self, reader, writer, written, read):
+        """What one end writes, the other is to read."""
+        with written, read:
+            while data := await reader.read(BLOCK):
+                written.write(data)
+                read.write(data)
+                writer.write(data)
+                await writer.drain()
+
+    async def relay(self, reader, writer):
+        client = writer.get_extra_info("peername")[1]
+        self.keep_owner(client, client, writer.get_extra_info("sockname")[1])
+        up_reader, up_writer = await asyncio.open_connection(
+            "127.0.0.1", self.args.upstream, ssl=self.client_ctx, server_hostname="localhost")
+        own = up_writer.get_extra_info("sockname")[1]
+        self.keep_owner(own, self.args.upstream, own)
+        pumps = [asyncio.create_task(self.pump(reader, up_writer, self.account(client, "write"),
+                                               self.account(own, "read"))),
+                 asyncio.create_task(self.pump(up_reader, writer, self.account(own, "write"),
+                                               self.account(client, "read")))]
+        # the end of one direction is that of the connection: TLS streams have no half of one
+        done, _ = await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
+        for end in (writer, up_writer):
+            end.close()
+        for pump in done:
+            pump.result()
+
+    async def connected(self, reader, writer):
+        try:
+            await self.results.put(await self.relay(reader, writer))
+        except Exception as err:    # the main task is to fail, not this one
+            await self.results.put(err)
+
+    async def run(self):
+        listener = await asyncio.start_server(self.connected, "127.0.0.1", 0, ssl=self.server_ctx)
+        print(f"listening {listener.sockets[0].getsockname()[1]}", flush=True)
+        for _ in range(self.args.connections):
+            error = await self.results.get()
+            if error:
+                raise error
+        listener.close()
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
+    parser.add_argument("--cert", required=True, help="for localhost, PEM")
+    parser.add_argument("--key", required=True)
+    parser.add_argument("--upstream", type=int, required=True, metavar="PORT")
+    parser.add_argument("--account", required=True, metavar="DIRECTORY")
+    parser.add_argument("--connections", type=int, default=1)
+    parser.add_argument("--alpn", help="the protocol to offer and to take")
+    args = parser.parse_args()
+    signal.alarm(MAX_SECONDS)   # a stuck run ends by itself
+    asyncio.run(Relay(args).run())
+
+
+if __name__ == "__main__":
+    sys.exit(main())
