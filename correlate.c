@@ -50,6 +50,9 @@
 
 #define CTYPE_APPDATA 23
 
+/* bytes by which a record is longer than its plaintext, at least: header and tag */
+#define RECORD_MORE (5 + 16)
+
 /* the first member of all that lives in a tree is the number that it is found by */
 
 struct socket {
@@ -419,20 +422,19 @@ static void descriptor_gone(struct process *p, int fd, __u64 now)
 {
 	struct descriptor *d = find(&p->descriptors, fd);
 	struct socket *s;
-	int i, left = 0;
+	int i;
 
 	if (!d)
 		return;
 	s = d->socket;
-	for (i = 0; i < 2; i++) {
+	if ((s->fd[0] < 0 || s->fd[0] == fd) && (s->fd[1] < 0 || s->fd[1] == fd)) {
+		drop_socket(s, now);
+		return;
+	}
+	for (i = 0; i < 2; i++)
 		if (s->fd[i] == fd)
 			s->fd[i] = -1;
-		else if (s->fd[i] >= 0)
-			left++;
-	}
 	drop_descriptor(p, fd);
-	if (!left)
-		drop_socket(s, now);
 }
 
 /* The socket with this inode, in use through fd in this direction */
@@ -562,8 +564,9 @@ static struct object *object_of(struct process *p, struct socket *s, struct thre
 static void written(struct process *p, struct socket *s, struct thread *t, const struct io *io)
 {
 	__u64 now = io->fact.time;
+	struct object *o, *last = NULL;
 	struct waiting *w, *next;
-	struct object *o;
+	__u64 rest = io->rest;
 	size_t i;
 
 	for (i = 0; i < io->nrecords && i < RECORDS_MAX; i++) {
@@ -572,6 +575,7 @@ static void written(struct process *p, struct socket *s, struct thread *t, const
 		o = object_of(p, s, t, io->length[i]);
 		if (!o)
 			continue;
+		last = o;
 		bind(o, s);
 		o->vain = 0;
 		/* those before it went by unseen: before we looked, or in a call we lost */
@@ -580,6 +584,11 @@ static void written(struct process *p, struct socket *s, struct thread *t, const
 			next = TAILQ_FIRST(&o->waiting);
 			decide(p->correlator, next, now);
 		} while (next != w);
+	}
+	/* one call is one connection's: what went on behind those records is its next chunks */
+	while (last && (w = TAILQ_FIRST(&last->waiting)) && rest >= w->chunk.len + RECORD_MORE) {
+		rest -= w->chunk.len + RECORD_MORE;
+		decide(p->correlator, w, now);
 	}
 }
 

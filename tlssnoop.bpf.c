@@ -1044,30 +1044,43 @@ static __noinline bool record_at(struct io *io)
 	return (io->header & HEADER_MASK) == HEADER_BITS;
 }
 
+/* Goes n bytes on; at the end of a buffer to the next one.  Returns what is left in it. */
+static __noinline __u64 advance(struct io *io, __u64 n)
+{
+	io->iov[0] += n;
+	io->iov[1] -= n;
+	io->to_walk -= n;
+	if (!io->iov[1] && io->nvec > 1) {
+		io->nvec--;
+		io->vector += sizeof(io->iov);
+		if (bpf_probe_read_user(io->iov, sizeof(io->iov), (void *)io->vector))
+			io->to_walk = 0;
+	}
+	return io->iov[1] < io->to_walk ? io->iov[1] : io->to_walk;
+}
+
 /*
- * A step in following the TLS records through the buffers of a write: over the rest of a
- * record, to the next buffer or to the next header in this one.  Where the chain
- * breaks it is taken up again at a later call's buffer that begins with a record.
- * Returns 1 if there may be more.
+ * A step in following the TLS records through the buffers of a write: over what belongs
+ * to the last record in this buffer, then over a header.  Where the chain breaks it is
+ * taken up again at a later call's buffer that begins with a record.  Returns 1 if there
+ * may be more.
  */
 static __noinline int walk(struct io *io)
 {
-	__u64 here = io->iov[1] < io->to_walk ? io->iov[1] : io->to_walk, n;
+	__u64 here = advance(io, 0), n = io->nrecords;
 
-	if (io->left >= here) { /* the whole buffer belongs to the record */
-		io->left -= here;
-		io->to_walk -= here;
-		io->vector += sizeof(io->iov);
-		return --io->nvec && io->to_walk &&
-		       !bpf_probe_read_user(io->iov, sizeof(io->iov), (void *)io->vector);
-	}
-	io->iov[0] += io->left;
-	io->iov[1] -= io->left;
-	io->to_walk -= io->left;
-	io->left = 0;
-	n = io->nrecords;
-	if (n >= RECORDS_MAX || !record_at(io))
+	here = io->left < here ? io->left : here;
+	io->left -= here;
+	if (!advance(io, here))
 		return 0;
+	if (io->left)
+		return 1;
+	if (n >= RECORDS_MAX)
+		return 0;
+	if (!record_at(io)) {
+		io->to_walk = 0;
+		return 0;
+	}
 	io->length[n] = __builtin_bswap16(io->header >> 24);
 	io->ctype[n] = io->header;
 	io->nrecords = n + 1;
@@ -1139,6 +1152,7 @@ static __noinline int io_done(struct pt_regs *regs, __u64 bytes, __u32 buffers, 
 	io->bytes = bytes;
 	io->dir = dir;
 	io->nrecords = 0;
+	io->rest = 0;
 	if (find_buffers(io, sys_arg2(regs), sys_arg3(regs), buffers))
 		goto discard;
 	io->addr = io->iov[0];
@@ -1152,10 +1166,11 @@ static __noinline int io_done(struct pt_regs *regs, __u64 bytes, __u32 buffers, 
 	if (dir == DIR_WRITE) {
 		io->left = stream->left;
 		io->to_walk = bytes;
-		for (i = 0; i < 2 * RECORDS_MAX; i++)
+		for (i = 0; i <= RECORDS_MAX; i++)
 			if (!walk(io))
 				break;
 		stream->left = io->left;
+		io->rest = io->to_walk;
 	}
 	bpf_ringbuf_submit(io, wakeup_flags());
 	return 0;

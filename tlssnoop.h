@@ -15,8 +15,8 @@
 /* No record of TLS carries more plaintext (RFC 8446, 5.1), nor does a line */
 #define CHUNK_MAX 16384
 
-/* TLS records reported of one system call; what follows them is told by its neighbours */
-#define RECORDS_MAX 32
+/* TLS records reported of one system call; of what follows them only the bytes are told */
+#define RECORDS_MAX 16
 
 /* TASK_COMM_LEN of the kernel */
 #define COMM_SIZE 16
@@ -114,6 +114,7 @@ struct io {
 	/* of the records whose header was in the buffers, in order; writes only */
 	__u16 length[RECORDS_MAX]; /* bytes after the header */
 	__u8 ctype[RECORDS_MAX];   /* content type: 23 is application data */
+	__u64 rest;		   /* bytes behind those records that hold further ones */
 	/* the kernel side's own, while it walks through the buffers */
 	__u64 iov[2];  /* the buffer that it is in: address, length */
 	__u64 vector;  /* address of its struct iovec */
@@ -126,6 +127,6 @@ struct io {
 _Static_assert(sizeof(struct endpoints) == 40, "layout shared with the kernel side");
 _Static_assert(sizeof(struct fact) == 40, "layout shared with the kernel side");
 _Static_assert(sizeof(struct chunk) == 160, "layout shared with the kernel side");
-_Static_assert(sizeof(struct io) == 256, "layout shared with the kernel side");
+_Static_assert(sizeof(struct io) == 216, "layout shared with the kernel side");
 
 #endif

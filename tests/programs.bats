@@ -260,7 +260,12 @@ say_through() {
 	done
 }
 
-@test "openssl s_client and s_server" {
+# has_owners COUNT: the relay has seen so many ends of connections
+has_owners() {
+	(($(find "$ACCOUNT" -name '*.owner' -size +0 | wc -l) == $1))
+}
+
+@test "openssl s_client and s_server, attached to an open connection" {
 	local port server server_stdin server_out=$BATS_TEST_TMPDIR/server.stdout
 	port=$(free_port)
 	TARGET_OUT=$server_out launch_target openssl s_server -quiet -naccept 1 \
@@ -269,7 +274,7 @@ say_through() {
 	eventually 10 grep -qi "0100007F:$(printf %x "$port") .* 0A " /proc/net/tcp
 	start_relay "$port"
 	launch_target openssl s_client -quiet -connect "127.0.0.1:$RELAY_PORT" -CAfile "$CERT"
-	eventually 10 test -s "$ACCOUNT/$port.owner" || true
+	eventually 10 has_owners 2
 	start_tlssnoop -j -p "$TARGET_PID,$server"
 	say_through "$TARGET_STDIN" "$server_out"
 	say_through "$server_stdin" "$TARGET_OUT"

@@ -25,9 +25,10 @@
  * Left out, because no evidence could tell:
  *  - A connection of which nothing was ever seen on a socket has no end that is seen
  *    either.  When its object's address is used again, both have one number (fd "-").
- *  - An object that is freed while its socket stays open and in use, and whose address
- *    goes to another connection before that has sent or received (new keys during a
- *    connection, and then another connection's first chunk at the old keys' address).
+ *  - An object that is freed while its socket stays open, and whose address goes to
+ *    another connection meanwhile.  Programs that free the object before they close
+ *    its socket do one right after the other; another thread would have to open a
+ *    connection, shake hands and read within these microseconds.
  */
 #define _GNU_SOURCE
 #include <inttypes.h>
@@ -105,7 +106,7 @@ struct queue {
 };
 
 struct conn {
-	bool live, busy;
+	bool live, busy, closing;
 	enum model model;
 	int overhead;
 	int owner; /* the thread that has it, or -1: any */
@@ -176,7 +177,6 @@ static struct world {
 	__u32 lost;
 	__u64 now, last_tick, last_inode;
 	const char *wrong;
-	int unknown; /* verdicts without fd */
 } w;
 
 static struct correlator *correlator;
@@ -185,7 +185,7 @@ static bool verbose;
 
 /* what the totals say */
 static struct {
-	unsigned long long chunks, unknown, facts;
+	unsigned long long facts;
 	unsigned long long model_chunks[MODELS], model_unknown[MODELS];
 } total;
 static enum model model_of_chunk[CHUNKS];
@@ -405,8 +405,10 @@ static void step(struct process *p, struct thread *t)
 			give(&f, p, t, FACT_EXIT);
 		break;
 	case OP_END:
-		if (conn)
+		if (conn) {
 			conn->busy = false;
+			conn->live = !conn->closing;
+		}
 		t->conn = NULL;
 		break;
 	}
@@ -430,11 +432,9 @@ static void on_chunk(const struct chunk *chunk, const struct verdict *v, void *c
 	if (truth->seq <= seen->last[truth->dir])
 		wrong("the order of a connection's chunks changed");
 	seen->last[truth->dir] = truth->seq;
-	total.chunks++;
 	total.model_chunks[model_of_chunk[chunk->off]]++;
 	if (v->fd < 0) {
 		total.model_unknown[model_of_chunk[chunk->off]]++;
-		w.unknown++;
 		return;
 	}
 	memcpy(&inode, v->ends->remote, sizeof(inode));
@@ -574,20 +574,18 @@ static void flush(struct thread *t)
 		add_send(t, bytes);
 }
 
-static void turn_write(struct process *p, struct thread *t)
+static void turn_write(struct thread *t)
 {
 	struct conn *c = t->conn;
 	int i, n = 1 + (chance(30) ? below(4) : 0);
 	__u32 plain;
 
-	(void)p;
 	for (i = 0; i < n && c->out.n < QUEUE - 1; i++) {
 		plain = length();
 		push(&c->out, plain, wire_length(c, plain), 23);
 		if (c->model == NESTED) {
 			/* blocking, or tried again until all is sent */
 			c->out.n = 0;
-			c->stream = true;
 			add_chunk(t, DIR_WRITE, 4096, plain,
 				  has(CONGESTED) && chance(20) ? NESTED_SOCKET : NESTED_RECORD);
 		} else {
@@ -637,7 +635,6 @@ static void turn_read_nested(struct thread *t)
 
 	finish_reading(t);
 	while (q->n) {
-		t->conn->stream |= !q->done;
 		add_openssl_reads(t, q->records[0].plain,
 				  q->done ? NESTED_SOCKET : NESTED_RECORD);
 		q->done = 0;
@@ -655,7 +652,7 @@ static void decrypt(struct process *p, struct thread *t)
 	__u64 copy, at = c->buffer;
 	__u32 explicit_nonce = c->overhead == 24 ? 8 : 0;
 
-	while (q->n && c->used >= q->records[0].wire + 5) {
+	while (q->n && !c->unread && c->used >= q->records[0].wire + 5) {
 		__u32 plain = q->records[0].plain, wire = q->records[0].wire;
 
 		switch (c->model) {
@@ -704,7 +701,7 @@ static void turn_read(struct process *p, struct thread *t)
 	}
 	finish_reading(t);
 	decrypt(p, t);
-	while (bytes_in(q) && t->nops < OPS / 2) {
+	while (bytes_in(q) && !c->unread && t->nops < OPS / 2) {
 		bytes = bytes_in(q);
 		if (c->model == MEMORY_BIO || c->model == OWN_BUFFER) {
 			if (chance(20))
@@ -818,7 +815,7 @@ static void turn_open(struct process *p, struct thread *t)
 	add_receive(t, c->buffer, 80, true);
 }
 
-static void turn_close(struct process *p, struct thread *t)
+static void turn_close(struct thread *t)
 {
 	struct conn *c = t->conn;
 	bool objects_first = chance(50);
@@ -841,7 +838,26 @@ static void turn_close(struct process *p, struct thread *t)
 			add_free(t, c->buffer);
 		}
 	}
-	c->live = false;
+	c->closing = true;
+}
+
+static void new_process(struct process *p, int i)
+{
+	static const __u64 heap = 1 << 20; /* the same addresses in each */
+
+	memset(p->conns, 0, sizeof(p->conns));
+	memset(p->fds, 0, sizeof(p->fds));
+	p->nblocks = 1;
+	p->blocks[0] = (struct block){.start = heap, .size = 4 * heap};
+	if (i < 0) /* again */
+		return;
+	p->tgid = 1000 + 100 * i;
+	p->model = below(MODELS);
+	p->nthreads = chance(40) ? 1 : 1 + below(THREADS);
+	for (i = 0; i < THREADS; i++) {
+		p->threads[i].nops = p->threads[i].next = 0;
+		p->threads[i].conn = NULL;
+	}
 }
 
 static void turn_exit(struct process *p, struct thread *t)
@@ -852,10 +868,7 @@ static void turn_exit(struct process *p, struct thread *t)
 		if (p->threads[i].next < p->threads[i].nops)
 			return; /* a moment later */
 	add_op(t, OP_EXIT);
-	memset(p->conns, 0, sizeof(p->conns));
-	memset(p->fds, 0, sizeof(p->fds));
-	p->nblocks = 1;
-	p->blocks[0] = (struct block){.start = 1 << 20, .size = 1 << 22};
+	new_process(p, -1);
 }
 
 static void begin_turn(struct process *p, struct thread *t)
@@ -876,7 +889,7 @@ static void begin_turn(struct process *p, struct thread *t)
 		c->busy = true;
 		t->conn = c;
 		if (what < 45) {
-			turn_write(p, t);
+			turn_write(t);
 		} else if (what < 80) {
 			if (chance(80))
 				arrive(c);
@@ -884,7 +897,7 @@ static void begin_turn(struct process *p, struct thread *t)
 		} else if (what < 92) {
 			flush(t);
 		} else {
-			turn_close(p, t);
+			turn_close(t);
 		}
 	}
 	add_op(t, OP_END);
@@ -923,25 +936,137 @@ static void older_conns(struct process *p)
 	}
 }
 
-static void new_world(__u64 seed)
+static void new_world(__u64 seed, int features)
 {
 	int i;
 
 	random_state = seed * 0x2545f4914f6cdd1d + 1;
-	for (i = 0; i < PROCESSES; i++)
-		memset(w.processes[i].threads, 0, sizeof(w.processes[i].threads));
 	memset(w.seen, 0, (w.nuids + 1) * sizeof(w.seen[0]));
-	memset(w.owner_of_number, 0, sizeof(w.owner_of_number[0]) * (w.nchunks + 1));
-	w.nchunks = w.nuids = w.losing = w.lost = w.unknown = 0;
+	memset(w.owner_of_number, 0, sizeof(w.owner_of_number));
+	w.nchunks = w.nuids = w.losing = w.lost = 0;
 	w.wrong = NULL;
 	w.last_inode = 100;
-	w.now = 1000 * MS;
-	w.last_tick = w.now;
+	w.now = w.last_tick = 1000 * MS;
+	w.features = random64() & random64();
+	if (features >= 0)
+		w.features = features;
+	w.nlengths = below(4);
+	for (i = 0; i < w.nlengths; i++)
+		w.lengths[i] = 1 + below(chance(80) ? 100 : 16384);
+	w.nprocesses = 1 + (chance(20) ? below(PROCESSES) : 0);
+	for (i = 0; i < w.nprocesses; i++) {
+		new_process(&w.processes[i], i);
+		if (has(OLDER))
+			older_conns(&w.processes[i]);
+	}
+}
+
+/* Time goes on, and is looked at every 20 ms */
+static void pass(__u64 ns)
+{
+	while (w.now + ns - w.last_tick >= 20 * MS) {
+		ns -= w.last_tick + 20 * MS - w.now;
+		w.last_tick += 20 * MS;
+		w.now = w.last_tick;
+		correlate_tick(correlator, w.now);
+	}
+	w.now += ns;
+}
+
+/* Is the thread between an object's end and its socket's? (see above) */
+static bool freeing(const struct thread *t)
+{
+	return t->next && t->ops[t->next - 1].type == OP_FREE && t->conn->closing;
+}
+
+static void schedule(__u64 seed, int features)
+{
+	int turns, i, k;
+
+	new_world(seed, features);
+	correlator = correlate_new(on_chunk, NULL);
+	if (!correlator)
+		abort();
+	turns = chance(1) ? 1000 : 20 + below(130);
+	while (turns-- && !w.wrong) {
+		struct process *p = &w.processes[below(w.nprocesses)];
+		struct thread *t = &p->threads[below(p->nthreads)];
+
+		if (t->next == t->nops)
+			begin_turn(p, t);
+		for (i = 1 + below(8); t->next < t->nops && (i > 0 || freeing(t)); i--) {
+			pass(below(40) * US);
+			step(p, t);
+		}
+		if (has(STALLS) && chance(3))
+			pass(below(200) * MS);
+		if (has(LOST) && !w.losing && chance(2))
+			w.losing = 1 + below(10);
+	}
+	for (i = 0; i < w.nprocesses; i++)
+		for (k = 0; k < THREADS; k++)
+			while (w.processes[i].threads[k].next < w.processes[i].threads[k].nops)
+				step(&w.processes[i], &w.processes[i].threads[k]);
+	correlate_flush(correlator);
+	for (i = 0; i < w.nchunks; i++)
+		if (!w.truth[i].out)
+			wrong("a chunk did not come out");
+	correlate_free(correlator);
+}
+
+static void show_features(void)
+{
+	int i;
+
+	for (i = 0; i < FEATURES; i++)
+		if (w.features & 1 << i)
+			printf(" %s", feature_names[i]);
+}
+
+static double seconds(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &ts);
+	return ts.tv_sec + ts.tv_nsec / 1e9;
 }
 
 int main(int argc, char **argv)
 {
-	(void)argc;
-	(void)argv;
+	unsigned long long first = 1, count = 100000, seed, nwrong = 0;
+	int features = -1, i;
+	double began = seconds();
+	int opt;
+
+	while ((opt = getopt(argc, argv, "n:f:v")) != -1) {
+		if (opt == 'n') {
+			count = strtoull(optarg, NULL, 0);
+		} else if (opt == 'f') {
+			features = strtol(optarg, NULL, 0);
+		} else if (opt == 'v') {
+			verbose = true;
+		} else {
+			fputs("usage: schedules_test [-v] [-n COUNT] [-f FEATURES] [FIRST_SEED]\n",
+			      stderr);
+			return 64;
+		}
+	}
+	if (optind < argc)
+		first = strtoull(argv[optind], NULL, 0);
+	for (seed = first; seed < first + count; seed++) {
+		schedule(seed, features);
+		if (w.wrong && nwrong++ < 100) {
+			printf("# seed %llu: %s;", seed, w.wrong);
+			show_features();
+			putchar('\n');
+		}
+	}
+	ok(!nwrong, "schedules from seed %llu to %llu", first, seed - 1);
+	note("%llu of them went wrong", nwrong);
+	for (i = 0; i < MODELS; i++)
+		note("%-10s %9llu chunks, %5.2f %% without fd", model_names[i],
+		     total.model_chunks[i],
+		     100.0 * total.model_unknown[i] / (total.model_chunks[i] + !total.model_chunks[i]));
+	note("%llu facts, %.2f s", total.facts, seconds() - began);
 	return tap_end();
 }

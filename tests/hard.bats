@@ -1,0 +1,757 @@
+#!/usr/bin/env bats
+# SPDX-License-Identifier: GPL-2.0-only
+#
+# Wrong targets and hard circumstances: what cannot be traced gets one message that says what, on
+# what and why, and status 1; what can be traced is traced as if nothing were special about it.
+# Needs root and tlssnoop; takes namespaces of its own for whatever it changes on the machine.
+# It must never take silence for a refusal, nor pass a trace that was not compared.
+
+load lib
+
+BY=()	# the command that starts the targets, if they are not started plainly
+LIBSSL=$(ldd "$TESTS/ssl_target" | awk '$1 ~ /^libssl/ { print $3 }')
+
+teardown() {
+	finish
+}
+
+# ---- what every test needs ----
+
+# refused MESSAGE COMMAND...: COMMAND says just this, hints apart, and has status 1
+refused() {
+	local status=0 said
+	timeout 20 "${@:2}" >"$TRACE" 2>"$SNOOP_ERR" 3>&- || status=$?
+	said=$(grep -v '^tlssnoop: hint: ' "$SNOOP_ERR" || :)
+	[[ $said == "tlssnoop: $1" ]] ||
+		fail "tlssnoop ${*:3}" "expected: tlssnoop: $1" "seen:     $said"
+	((status == 1)) || fail "tlssnoop ${*:3}: status $status"
+}
+
+# hinted TEXT: there was a hint that has this in it
+hinted() {
+	grep -q "^tlssnoop: hint: .*$1" "$SNOOP_ERR" || fail "no hint with: $1"
+}
+
+# innermost PID: the last of its descendants, each of which is the only child
+innermost() {
+	local pid=$1 child
+	while child=$(pgrep -P "$pid"); do
+		pid=$child
+	done
+	echo "$pid"
+}
+
+# start_ssl ARG...: ssl_target; TARGET_PID is its own, LAUNCHED that of what started it
+start_ssl() {
+	start_target "${BY[@]}" "$TESTS/ssl_target" --truth "$TRUTH" "$@"
+	LAUNCHED=$TARGET_PID
+	TARGET_PID=$(innermost "$LAUNCHED")
+}
+
+ended_well() {
+	wait_tlssnoop
+	((SNOOP_STATUS == 0)) || fail "tlssnoop ended with status $SNOOP_STATUS"
+	grep -q '^tlssnoop: [0-9]* chunks, ' "$SNOOP_ERR" || fail 'no summary'
+}
+
+# seen_whole: the target does its work; the trace is what it says of it
+seen_whole() {
+	go
+	wait_pid 60 "$LAUNCHED" || fail "the target failed" "$(cat "$TARGET_ERR")"
+	ended_well
+	compare json
+}
+
+observe() {
+	start_tlssnoop -j -p "$TARGET_PID" "$@"
+	seen_whole
+}
+
+# start_silent SECONDS: a process with libssl that says nothing; sets TARGET_PID
+start_silent() {
+	LD_PRELOAD=$LIBSSL sleep "$1" 3>&- &
+	TARGET_PID=$!
+	STARTED+=("$TARGET_PID")
+	eventually 10 grep -q /libssl "/proc/$TARGET_PID/maps"
+}
+
+# instead_of_tlssnoop COMMAND...: this is run, with tlssnoop's arguments behind it
+instead_of_tlssnoop() {
+	local script=$BATS_TEST_TMPDIR/instead
+	{
+		echo '#!/bin/bash'
+		printf 'exec'
+		printf ' %q' "$@"
+		# shellcheck disable=SC2016 # for the script
+		echo ' "$@"'
+	} >"$script"
+	chmod +x "$script"
+	TLSSNOOP=$script
+}
+
+# as_nobody CAPABILITIES COMMAND...: with these ("+a,+b", or none) and no others. The program is
+# found by its descriptor: its path may lead through directories that only root enters.
+as_nobody() {
+	local caps=()
+	[[ -z $1 ]] || caps=(--inh-caps "$1" --ambient-caps "$1")
+	setpriv --reuid nobody --regid nogroup --clear-groups "${caps[@]}" "${@:2}"
+}
+
+# ---- no such target ----
+
+@test "no such process" {
+	local pid
+	pid=$(</proc/sys/kernel/pid_max)
+	refused "cannot trace: pid $pid: no such process" "$TLSSNOOP" -p "$pid"
+	refused "cannot trace: pid $pid: no such process" "$TLSSNOOP" -L -p "$pid"
+	refused "cannot trace: pid $pid: no such process" "$TLSSNOOP" -p "$BASHPID,$pid"
+}
+
+@test "a kernel thread" {
+	[[ $(cat /proc/2/comm) == kthreadd ]] || skip 'pid 2 is not kthreadd here'
+	refused 'nothing to trace: pid 2 (kthreadd): a kernel thread, or no longer running' \
+		"$TLSSNOOP" -p 2
+}
+
+@test "a thread that is no process" {
+	local thread
+	start_target "$PYTHON" -c 'if True:
+		import sys, threading
+		threading.Thread(target=sys.stdin.readline).start()
+		print("ready", flush=True)'
+	eventually 10 test -e "/proc/$TARGET_PID/task"
+	thread=$(find "/proc/$TARGET_PID/task" -mindepth 1 -maxdepth 1 -printf '%f\n' | sort -n | tail -n 1)
+	((thread != TARGET_PID))
+	refused "cannot trace: pid $thread: this is a thread, not a process" "$TLSSNOOP" -p "$thread"
+	go
+	wait_target
+}
+
+@test "a zombie" {
+	local zombie
+	start_target sh -c 'true & echo $!; echo ready; exec sleep 60'
+	zombie=$(head -n 1 "$TARGET_OUT")
+	eventually 10 grep -q 'State:.Z' "/proc/$zombie/status"
+	refused "nothing to trace: pid $zombie ($(cat "/proc/$zombie/comm")): a kernel thread, or no longer running" \
+		"$TLSSNOOP" -p "$zombie"
+}
+
+@test "a process without a TLS library" {
+	start_target sh -c 'echo ready; exec sleep 60'
+	eventually 10 grep -q sleep "/proc/$TARGET_PID/comm"
+	refused "nothing to trace: pid $TARGET_PID (sleep): no TLS library mapped" \
+		"$TLSSNOOP" -p "$TARGET_PID"
+}
+
+@test "a process that ends while it is looked at" {
+	local i status
+	for i in {0..29}; do
+		start_silent "$(printf '0.%03d' $((i * 6)))"
+		status=0
+		timeout 20 "$TLSSNOOP" -q -p "$TARGET_PID" >"$TRACE" 2>"$SNOOP_ERR" 3>&- || status=$?
+		wait_pid 10 "$TARGET_PID"
+		case $status in
+		0)	grep -q '^Tracing' "$SNOOP_ERR" ;;
+		1)	(($(grep -c . "$SNOOP_ERR") == 1)) ;;
+		*)	false ;;
+		esac || fail "after $((i * 6)) ms: status $status" "$(cat "$SNOOP_ERR")"
+		grep -Ev '^(Tracing pid|tlssnoop: (0 chunks|cannot trace: pid [0-9]+: no such process|nothing to trace: pid))' \
+			"$SNOOP_ERR" && fail "after $((i * 6)) ms: another message"
+		[[ ! -s $TRACE ]]
+	done
+}
+
+# ---- wrong files ----
+
+@test "-l on what is no program" {
+	local dir=$BATS_TEST_TMPDIR
+	echo 'just text' >"$dir/text"
+	: >"$dir/empty"
+	mkfifo "$dir/fifo"
+	refused "cannot trace: $dir/text: not an ELF file" "$TLSSNOOP" -l "$dir/text"
+	refused "cannot trace: $dir/empty: not an ELF file" "$TLSSNOOP" -l "$dir/empty"
+	refused 'cannot trace: /dev/null: not an ELF file' "$TLSSNOOP" -l /dev/null
+	refused "cannot trace: $dir/missing: No such file or directory" "$TLSSNOOP" -l "$dir/missing"
+	refused "cannot trace: $dir: not an ELF file" "$TLSSNOOP" -l "$dir"
+	refused "cannot trace: $dir/fifo: not an ELF file" "$TLSSNOOP" -l "$dir/fifo"
+}
+
+# damaged FILE: what tlssnoop says to it
+damaged() {
+	refused "cannot trace: $1: the ELF file is damaged" "$TLSSNOOP" -l "$1"
+}
+
+# overwrite FILE OFFSET HEX: a copy of libssl with other bytes there
+overwrite() {
+	"$PYTHON" - "$LIBSSL" "$@" <<-'EOF'
+		import sys
+		source, target, offset, digits = sys.argv[1:]
+		data = bytearray(open(source, "rb").read())
+		if offset == "sections":
+		    offset = int.from_bytes(data[0x28:0x30], "little")
+		offset, new = int(offset), bytes.fromhex(digits)
+		data[offset:offset + len(new)] = new
+		open(target, "wb").write(data)
+	EOF
+}
+
+@test "-l on a truncated program" {
+	local size
+	for size in 64 1000 4096 300000 $(($(stat -L -c %s "$LIBSSL") - 1)); do
+		head -c "$size" "$LIBSSL" >"$BATS_TEST_TMPDIR/truncated.$size"
+		damaged "$BATS_TEST_TMPDIR/truncated.$size"
+	done
+}
+
+@test "-l on a program with damaged section headers" {
+	overwrite "$BATS_TEST_TMPDIR/sections" sections "$(printf 'ff%.0s' {1..1280})"
+	damaged "$BATS_TEST_TMPDIR/sections"
+	overwrite "$BATS_TEST_TMPDIR/offset" $((0x28)) 0000000000000010
+	damaged "$BATS_TEST_TMPDIR/offset"
+}
+
+@test "-l on a program of another kind" {
+	local why='a program of 32 bits or for another machine, which tlssnoop does not trace'
+	local machine=b700	# arm64
+	[[ $(uname -m) == x86_64 ]] || machine=3e00
+	overwrite "$BATS_TEST_TMPDIR/machine" $((0x12)) "$machine"
+	overwrite "$BATS_TEST_TMPDIR/elf32" 4 01
+	refused "cannot trace: $BATS_TEST_TMPDIR/machine: $why" "$TLSSNOOP" -l "$BATS_TEST_TMPDIR/machine"
+	refused "cannot trace: $BATS_TEST_TMPDIR/elf32: $why" "$TLSSNOOP" -l "$BATS_TEST_TMPDIR/elf32"
+	refused 'nothing to trace: /bin/true: it defines no function of a TLS library that tlssnoop knows' \
+		"$TLSSNOOP" -l /bin/true
+}
+
+@test "a target of 32 bits" {
+	local program=$BATS_TEST_TMPDIR/target32
+	gcc -m32 -x c -o "$program" - 2>"$BATS_TEST_TMPDIR/gcc" <<-'EOF' || skip 'gcc -m32 does not work here'
+		#include <stdio.h>
+		int main(void) { puts("ready"); fflush(stdout); return getchar() == EOF; }
+	EOF
+	start_target "$program"
+	refused "cannot trace: $program: a program of 32 bits or for another machine, which tlssnoop does not trace" \
+		"$TLSSNOOP" -p "$TARGET_PID"
+	go
+	wait_target
+}
+
+# ---- missing privilege, missing features ----
+
+@test "not root" {
+	local fd
+	exec {fd}<"$TLSSNOOP"
+	start_silent 60
+	refused 'not permitted: CAP_SYS_ADMIN: this capability is missing' \
+		as_nobody '' "/proc/self/fd/$fd" -p "$TARGET_PID"
+	hinted 'CAP_SYS_ADMIN.*CAP_SYS_PTRACE'
+	refused 'not permitted: CAP_SYS_PTRACE: this capability is missing' \
+		as_nobody +sys_admin "/proc/self/fd/$fd" -p "$TARGET_PID"
+	refused 'not permitted: CAP_SYS_PTRACE: this capability is missing' \
+		as_nobody '' "/proc/self/fd/$fd" -L -p "$TARGET_PID"
+}
+
+@test "not root, with the capabilities that are needed" {
+	local fd program=$TLSSNOOP
+	exec {fd}<"$program"
+	start_ssl --mode edges
+	as_nobody +sys_ptrace "/proc/self/fd/$fd" -L -p "$TARGET_PID" >"$TRACE"
+	grep -q "^$TARGET_PID .*SSL_write " "$TRACE"
+	instead_of_tlssnoop setpriv --reuid nobody --regid nogroup --clear-groups \
+		--inh-caps +sys_admin,+sys_ptrace --ambient-caps +sys_admin,+sys_ptrace \
+		"/proc/self/fd/$fd"
+	observe
+}
+
+@test "a kernel without type information" {
+	start_silent 60
+	# shellcheck disable=SC2016 # for the inner shell
+	refused 'cannot trace: /sys/kernel/btf/vmlinux: No such file or directory' \
+		unshare -m sh -c 'mount -t tmpfs none /sys/kernel/btf && exec "$@"' sh \
+		"$TLSSNOOP" -p "$TARGET_PID"
+	hinted CONFIG_DEBUG_INFO_BTF=y
+}
+
+@test "a kernel without ring buffer" {
+	start_silent 60
+	TLSSNOOP_WITHOUT=ringbuf refused \
+		'cannot trace: BPF ring buffer: this kernel has none: it came with Linux 5.8' \
+		"$TLSSNOOP" -p "$TARGET_PID"
+}
+
+@test "root of a user namespace only, on a kernel that is locked down" {
+	local mock='mount -t tmpfs none /sys/kernel/security &&
+		echo "none integrity [confidentiality]" >/sys/kernel/security/lockdown && exec "$@"'
+	unshare -Urm sh -c "$mock" sh true || skip 'no user namespaces here'
+	start_silent 60
+	refused 'cannot load: BPF programs: Operation not permitted' \
+		unshare -Urm sh -c "$mock" sh "$TLSSNOOP" -p "$TARGET_PID"
+	hinted 'locked down (confidentiality)'
+	hinted 'user namespace'
+}
+
+@test "-L where nobody may look" {
+	unshare -Ur true || skip 'no user namespaces here'
+	start_silent 60
+	refused "cannot look into: pid $TARGET_PID (sleep): Permission denied" \
+		unshare -Ur "$TLSSNOOP" -L -p "$TARGET_PID"
+}
+
+@test "tracefs is not mounted" {
+	# shellcheck disable=SC2016 # for the inner shell
+	instead_of_tlssnoop unshare -m sh -c 'umount -a -t tracefs,debugfs
+		! grep -E "tracefs|debugfs" /proc/self/mounts && exec "$@"' sh "$TLSSNOOP"
+	start_ssl --mode edges
+	observe
+}
+
+# ---- namespaces ----
+
+@test "a target in a PID namespace of its own" {
+	BY=(unshare -p -f --mount-proc)
+	start_ssl --mode edges
+	[[ $(readlink "/proc/$TARGET_PID/ns/pid") != $(readlink /proc/self/ns/pid) ]]
+	observe
+}
+
+@test "tlssnoop and its target in a PID namespace" {
+	local outer
+	# shellcheck disable=SC2016 # for the inner shell
+	BY=(unshare -p -f --mount-proc sh -c '"$@" <&3 & wait $!' sh)
+	start_ssl --mode edges 3<"$BATS_TEST_TMPDIR"
+	outer=$TARGET_PID
+	instead_of_tlssnoop nsenter -t "$outer" -p -m "$TLSSNOOP"
+	TARGET_PID=$(awk '/^NSpid:/ { print $NF }' "/proc/$outer/status")
+	((TARGET_PID != outer))
+	observe
+}
+
+# chroot_with_target: sets ROOT, a directory with ssl_target and its libraries
+chroot_with_target() {
+	ROOT=$BATS_TEST_TMPDIR/root
+	mkdir -p "$ROOT"
+	ldd "$TESTS/ssl_target" | grep -o '/[^ ]*' | xargs cp --parents -L -t "$ROOT"
+	cp "$TESTS/ssl_target" "$ROOT/ssl_target"
+}
+
+@test "a target in another root directory, with a libssl of its own" {
+	chroot_with_target
+	start_target chroot "$ROOT" /ssl_target --mode edges --truth /truth
+	LAUNCHED=$TARGET_PID TRUTH=$ROOT/truth
+	observe
+}
+
+@test "a target in a mount namespace, with another libssl at the same path" {
+	cp -L "$LIBSSL" "$BATS_TEST_TMPDIR/other"
+	# shellcheck disable=SC2016 # for the inner shell
+	BY=(unshare -m sh -c 'mount --bind "$0" "$1" && shift && exec "$@"'
+		"$BATS_TEST_TMPDIR/other" "$(realpath "$LIBSSL")")
+	start_ssl --mode edges
+	[[ $(stat -L -c %i "$LIBSSL") != $(stat -L -c %i "/proc/$TARGET_PID/root$LIBSSL") ]]
+	observe
+}
+
+# ---- the output ----
+
+@test "standard output is closed" {
+	start_silent 60
+	# shellcheck disable=SC2016 # for the inner shell
+	for format in -x -j -L; do
+		refused 'cannot write: standard output: Bad file descriptor' \
+			sh -c '"$@" >&-' sh "$TLSSNOOP" $format -d 2 -p "$TARGET_PID"
+	done
+}
+
+# last_complaint MESSAGE: after "Tracing" and before the summary
+complained() {
+	((SNOOP_STATUS == 1)) || fail "tlssnoop ended with status $SNOOP_STATUS"
+	[[ $(grep -Ev '^Tracing|^tlssnoop: ([0-9]+ chunks|hint)' "$SNOOP_ERR") == "tlssnoop: $1" ]] ||
+		fail "expected: tlssnoop: $1" "seen: $(cat "$SNOOP_ERR")"
+}
+
+@test "no space for the output" {
+	local TRACE=/dev/full
+	start_ssl --mode edges
+	start_tlssnoop -p "$TARGET_PID"
+	wait_tlssnoop
+	complained 'cannot write: standard output: No space left on device'
+	start_tlssnoop -j -p "$TARGET_PID" -o /dev/full
+	go
+	wait_tlssnoop
+	complained 'cannot write: /dev/full: No space left on device'
+	wait_pid 60 "$LAUNCHED"
+}
+
+@test "-o where nothing can be created" {
+	start_silent 60
+	refused "cannot write: $BATS_TEST_TMPDIR/none/file: No such file or directory" \
+		"$TLSSNOOP" -p "$TARGET_PID" -o "$BATS_TEST_TMPDIR/none/file"
+}
+
+@test "the reader of the output goes away" {
+	start_ssl --mode bulk 1009 256
+	: >"$SNOOP_ERR"
+	# shellcheck disable=SC2016 # for the inner shell
+	bash -c '"$1" -p "$2" 2>"$3" | head -n 3; exit "${PIPESTATUS[0]}"' bash \
+		"$TLSSNOOP" "$TARGET_PID" "$SNOOP_ERR" >"$TRACE" 3>&- &
+	SNOOP_PID=$!
+	STARTED+=("$SNOOP_PID")
+	line_comes '^Tracing' "$SNOOP_ERR" "$SNOOP_PID"
+	go
+	wait_pid 60 "$LAUNCHED"
+	wait_tlssnoop
+	((SNOOP_STATUS == 0))
+	(($(wc -l <"$TRACE") == 3))
+	(($(wc -l <"$SNOOP_ERR") == 1)) || fail "not silent: $(cat "$SNOOP_ERR")"
+}
+
+# ---- several at once, and ends ----
+
+@test "two tlssnoop on the same process, and a third that comes and goes" {
+	local other other_err=$BATS_TEST_TMPDIR/other.stderr whole=$BATS_TEST_TMPDIR/other.trace
+	start_ssl --mode bulk 10007 256
+	TRACE=$whole SNOOP_ERR=$other_err start_tlssnoop -j -p "$TARGET_PID"
+	other=$SNOOP_PID
+	TRACE=$TRACE.third start_tlssnoop -j -p "$TARGET_PID"
+	stop_tlssnoop
+	((SNOOP_STATUS == 0))
+	start_tlssnoop -j -p "$TARGET_PID"
+	seen_whole
+	SNOOP_PID=$other SNOOP_ERR=$other_err ended_well
+	TRACE=$whole compare json
+}
+
+@test "a target that is stopped when tlssnoop comes" {
+	start_ssl --mode edges
+	kill -STOP "$TARGET_PID"
+	eventually 10 grep -q 'State:.T' "/proc/$TARGET_PID/status"
+	start_tlssnoop -j -p "$TARGET_PID"
+	kill -CONT "$TARGET_PID"
+	seen_whole
+}
+
+@test "SIGINT, SIGTERM and SIGHUP end with a summary" {
+	local signal
+	start_silent 60
+	for signal in INT TERM HUP; do
+		start_tlssnoop -p "$TARGET_PID"
+		kill -s "$signal" "$SNOOP_PID"
+		ended_well
+	done
+}
+
+@test "SIGINT that the parent ignored" {
+	instead_of_tlssnoop env --ignore-signal=INT "$TLSSNOOP"
+	start_silent 60
+	start_tlssnoop -p "$TARGET_PID"
+	kill -INT "$SNOOP_PID"
+	ended_well
+}
+
+@test "a second SIGINT ends at once" {
+	local pipe=$BATS_TEST_TMPDIR/pipe fd
+	mkfifo "$pipe"
+	exec {fd}<>"$pipe"	# nobody reads it
+	start_ssl --mode bulk 1009 256
+	TRACE=$pipe start_tlssnoop -p "$TARGET_PID"
+	go
+	wait_pid 60 "$LAUNCHED"
+	eventually 10 grep -q 'pipe.*write' "/proc/$SNOOP_PID/stack" || [[ ! -s /proc/$SNOOP_PID/stack ]]
+	kill -INT "$SNOOP_PID"
+	kill -INT "$SNOOP_PID"
+	wait_tlssnoop
+	exec {fd}>&-
+	((SNOOP_STATUS == 0 || SNOOP_STATUS == 130)) || fail "status $SNOOP_STATUS"
+}
+
+@test "-d with a silent target" {
+	local begin
+	start_silent 60
+	begin=$EPOCHSECONDS
+	start_tlssnoop -d 1 -p "$TARGET_PID"
+	ended_well
+	((EPOCHSECONDS - begin <= 5))
+	(($(wc -l <"$TRACE") == 1)) || fail 'more than the header'
+}
+
+# code_at FUNCTION: its first bytes, as they are in the target now
+code_at() {
+	local offset start from
+	offset=$(readelf --wide --dyn-syms "$LIBSSL" | awk -v name="$1" '$8 ~ "^" name "(@|$)" { print $2 }')
+	read -r start from < <(awk '/libssl/ && $2 ~ /x/ { split($1, a, "-"); print a[1], $3 }' \
+		"/proc/$TARGET_PID/maps")
+	od -An -tx1 -N 8 -j $((0x$start - 0x$from + 0x$offset)) "/proc/$TARGET_PID/mem"
+}
+
+code_is() {
+	[[ $(code_at SSL_write) == "$1" ]]
+}
+
+# our_programs: ids of the BPF programs that tlssnoop holds
+our_programs() {
+	cat "/proc/$SNOOP_PID"/fdinfo/* 2>/dev/null | awk '/^prog_id:/ { print $2 }' | sort -un
+}
+
+programs_gone() {
+	local id
+	for id in "$@"; do
+		! bpftool prog show id "$id" >"$BATS_TEST_TMPDIR/program" 2>&1 || return 1
+	done
+}
+
+@test "kill -9 leaves no probe behind" {
+	local before ids
+	start_ssl --mode edges
+	before=$(code_at SSL_write)
+	start_tlssnoop -j -p "$TARGET_PID"
+	! code_is "$before" || fail 'no probe to be seen'
+	mapfile -t ids < <(our_programs)
+	((${#ids[@]} >= 5)) || fail "only ${#ids[@]} programs"
+	kill -KILL "$SNOOP_PID"
+	wait_tlssnoop
+	((SNOOP_STATUS == 137))
+	eventually 10 code_is "$before" || fail "a probe is left: $(code_at SSL_write), not $before"
+	! command -v bpftool || eventually 10 programs_gone "${ids[@]}" || fail 'a program is left'
+	go
+	wait_pid 60 "$LAUNCHED"
+}
+
+# ---- what changes under way ----
+
+attached_times() {
+	(($(grep -c '^tlssnoop: attached: ' "$SNOOP_ERR") >= $1))
+}
+
+lines_in() {
+	(($(grep -c "$1" "$2") >= $3))
+}
+
+# talk.py COMMAND...: on a line, talk TLS to itself, then become COMMAND
+make_talker() {
+	make_certificate
+	cat >"$BATS_TEST_TMPDIR/talk.py" <<-EOF
+		import os, socket, ssl, sys, threading
+		def talk(context, sock, **how):
+		    with context.wrap_socket(sock, **how) as tls:
+		        tls.sendall(b"before exec")
+		        tls.recv(100)
+		server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+		server.load_cert_chain("$CERT", "$KEY")
+		client = ssl.create_default_context(cafile="$CERT")
+		ends = socket.socketpair()
+		print("ready", flush=True)
+		os.read(0, 100)
+		thread = threading.Thread(target=talk, args=(server, ends[0]), kwargs={"server_side": True})
+		thread.start()
+		talk(client, ends[1], server_hostname="localhost")
+		thread.join()
+		os.execv(sys.argv[1], sys.argv[1:])
+	EOF
+}
+
+@test "a target that executes another TLS program" {
+	local probes
+	make_talker
+	start_target /usr/bin/python3 "$BATS_TEST_TMPDIR/talk.py" \
+		"$TESTS/ssl_target" --mode edges --truth "$TRUTH"
+	LAUNCHED=$TARGET_PID
+	start_tlssnoop -v -j -p "$TARGET_PID"
+	probes=$(grep -c '^tlssnoop: attached: ' "$SNOOP_ERR")
+	echo talk >&"$TARGET_STDIN"
+	eventually 20 lines_in '^ready$' "$TARGET_OUT" 2
+	eventually 20 attached_times $((2 * probes)) || fail 'the new program is not traced'
+	seen_whole_but 'before exec' 4
+}
+
+# seen_whole_but TEXT COUNT: apart from so many lines with this TEXT
+seen_whole_but() {
+	go
+	wait_pid 60 "$LAUNCHED" || fail "the target failed" "$(cat "$TARGET_ERR")"
+	ended_well
+	(($(grep -c "$1" "$TRACE") == $2))
+	grep -v "$1" "$TRACE" >"$TRACE.rest"
+	TRACE=$TRACE.rest compare json
+}
+
+@test "a library that is loaded while we trace" {
+	local silent probes
+	make_certificate
+	start_silent 60
+	silent=$TARGET_PID
+	start_target /usr/bin/python3 -c 'if True:
+		import runpy, sys
+		print("ready", flush=True)
+		sys.stdin.readline()
+		import ssl
+		print("loaded", flush=True)
+		runpy.run_path(sys.argv[1], run_name="__main__")' \
+		"$TESTS/py_target.py" --cert "$CERT" --key "$KEY" --truth "$TRUTH"
+	LAUNCHED=$TARGET_PID
+	# the interpreter takes the script for its first argument, the script takes the rest
+	! grep -q /libssl "/proc/$TARGET_PID/maps"
+	start_tlssnoop -v -j -p "$TARGET_PID" -p "$silent"
+	grep -q "^tlssnoop: nothing to trace: pid $TARGET_PID (python3): no TLS library mapped$" "$SNOOP_ERR"
+	probes=$(grep -c '^tlssnoop: attached: ' "$SNOOP_ERR")
+	echo load >&"$TARGET_STDIN"
+	eventually 20 lines_in '^ready$' "$TARGET_OUT" 2
+	eventually 20 attached_times $((2 * probes)) || fail 'the library is not traced'
+	kill -TERM "$silent"
+	seen_whole
+}
+
+# own_libssl: sets OWN, a copy of libssl that the targets of this test load
+own_libssl() {
+	OWN=$BATS_TEST_TMPDIR/lib/$(basename "$LIBSSL")
+	mkdir -p "${OWN%/*}"
+	cp -L "$LIBSSL" "$OWN"
+	BY=(env "LD_LIBRARY_PATH=${OWN%/*}")
+}
+
+@test "a library whose file is deleted" {
+	own_libssl
+	start_ssl --mode edges
+	rm "$OWN"
+	grep -q "$OWN (deleted)" "/proc/$TARGET_PID/maps"
+	observe
+}
+
+@test "a library whose file is replaced" {
+	local other
+	for other in "$LIBSSL" /bin/true /etc/hostname; do
+		own_libssl
+		start_ssl --mode edges
+		cp -L "$other" "$OWN.new"
+		mv "$OWN.new" "$OWN"
+		observe
+	done
+}
+
+# ---- loss ----
+
+# true_lines: every line of the trace is a chunk of the truth, in order and on its fd, if any; with
+# those that the summary calls lost they are all
+true_lines() {
+	"$PYTHON" - "$TESTS" "$TRACE" "$TRUTH" "$(sed -n 's/.*, \([0-9]*\) lost.*/\1/p' "$SNOOP_ERR")" <<-'EOF'
+		import sys
+		sys.path.insert(0, sys.argv[1])
+		import trace as snoop_trace
+		lines = snoop_trace.read_trace(sys.argv[2], "json")
+		lost = int(sys.argv[4])
+		truth = {(way, data): (fd, number)
+		         for (fd, way), calls in snoop_trace.read_truth(sys.argv[3]).items()
+		         for number, (_, _, data) in enumerate(snoop_trace.chunks(calls))}
+		last = {}
+		for line in lines:
+		    fd, number = truth.get((line.dir, line.data), (None, None))
+		    if fd is None or line.fd not in (fd, None) or last.get((fd, line.dir), -1) >= number:
+		        sys.exit(f"{line.where()}: not in the truth, or not there: {line.json}")
+		    last[fd, line.dir] = number
+		if not lost or not lines or len(lines) + lost != len(truth):
+		    sys.exit(f"{len(lines)} lines, {lost} lost, {len(truth)} in truth")
+		unknown = sum(line.fd is None for line in lines)
+		print(f"{len(lines)} lines, {lost} lost, {unknown} without fd")
+	EOF
+}
+
+@test "a ring that is too small: what is lost is counted" {
+	start_ssl --mode bulk 10007 256
+	start_tlssnoop -j -B 64 -p "$TARGET_PID"
+	kill -STOP "$SNOOP_PID"
+	go
+	wait_pid 60 "$LAUNCHED"
+	kill -CONT "$SNOOP_PID"
+	ended_well
+	hinted '-B'
+	true_lines
+}
+
+@test "a small ring and a fast target" {
+	start_ssl --mode bulk 10007 8192
+	start_tlssnoop -j -B 64 -p "$TARGET_PID"
+	go
+	wait_pid 60 "$LAUNCHED"
+	ended_well
+	true_lines
+}
+
+@test "bytes in a file that nobody has read yet" {
+	local size=3000000 without
+	make_certificate
+	# shellcheck disable=SC2016
+	for without in '' sleepable; do
+		seq 1000000 | head -c "$size" >"$BATS_TEST_TMPDIR/file"
+		sync "$BATS_TEST_TMPDIR/file"
+		start_target /usr/bin/python3 "$TESTS/mapped_target.py" \
+			--cert "$CERT" --key "$KEY" --truth "$TRUTH" "$BATS_TEST_TMPDIR/file"
+		LAUNCHED=$TARGET_PID
+		TLSSNOOP_WITHOUT=$without observe
+	done
+}
+
+# ---- kernels that have less ----
+
+@test "without multi-uprobe links, sleepable programs, attach cookies: OpenSSL" {
+	for TLSSNOOP_WITHOUT in multi sleepable cookie,multi,sleepable; do
+		export TLSSNOOP_WITHOUT
+		start_ssl --mode edges
+		observe
+		start_ssl --bio mem --mode mixed
+		observe
+	done
+}
+
+@test "without multi-uprobe links, sleepable programs, attach cookies: rustls" {
+	local release program
+	release=$("$TESTS/rustls/build" release)
+	for TLSSNOOP_WITHOUT in multi sleepable cookie,multi,sleepable; do
+		export TLSSNOOP_WITHOUT
+		for program in "std_target edges" "tokio_target both"; do
+			start_target "$release/${program% *}" --truth "$TRUTH" "${program#* }"
+			start_tlssnoop -j -p "$TARGET_PID"
+			go
+			wait_target
+			ended_well
+			compare json --stream --peer-truth "$TRUTH"
+		done
+	done
+}
+
+# stack_sums: "PROGRAM BYTES" for each program, of all its functions together
+stack_sums() {
+	awk '/BEGIN PROG LOAD LOG/ { name = $3 }
+		/^stack depth / { n = split($3, a, "+"); s = 0; while (n) s += a[n--]; print name, s }'
+}
+
+@test "no program uses a stack that a new kernel would share" {
+	local without bytes name programs
+	for without in '' sleepable; do
+		start_silent 1
+		TLSSNOOP_WITHOUT=$without "$TLSSNOOP" -vv -p "$TARGET_PID" >"$TRACE" 2>"$SNOOP_ERR"
+		stack_sums <"$SNOOP_ERR" >"$TRACE.stacks"
+		cat "$TRACE.stacks"
+		programs=$(cut -d ' ' -f 1 "$TRACE.stacks" | sort -u | wc -l)
+		((programs == $(grep -c 'BEGIN PROG LOAD LOG' "$SNOOP_ERR") && programs >= 7)) ||
+			fail "$programs programs"
+		while read -r name bytes; do
+			((bytes < 64)) || fail "$name $bytes bytes"
+		done <"$TRACE.stacks"
+	done
+}
+
+@test "ready soon, with little memory" {
+	local begin ready anon silent
+	start_silent 60
+	silent=$TARGET_PID
+	start_ssl --mode bulk 10007 256
+	begin=${EPOCHREALTIME/[.,]/}
+	start_tlssnoop -j -p "$TARGET_PID,$silent"
+	ready=$(((${EPOCHREALTIME/[.,]/} - begin) / 1000))
+	go
+	wait_pid 60 "$LAUNCHED"
+	eventually 10 lines_in . "$TRACE" 40028
+	anon=$(awk '/^RssAnon:/ { print $2 }' "/proc/$SNOOP_PID/status")
+	echo "# ready after $ready ms, $anon KiB of its own memory after 40028 chunks" >&3
+	((ready < 5000))
+	((anon > 0 && anon < 30000))
+	stop_tlssnoop
+	((SNOOP_STATUS == 0))
+}
