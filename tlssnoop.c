@@ -200,6 +200,8 @@ static void *grow(void *array, size_t *n, size_t size)
 
 enum { GROUP_WHAT = 1, GROUP_HOW, GROUP_WHEN, GROUP_OTHER };
 
+enum { KEY_USAGE = 0x100 };
+
 static const struct argp_option options[] = {
 	{NULL, 0, NULL, 0, "What to trace:", GROUP_WHAT},
 	{"pid", 'p', "PID[,PID...]", 0, "These processes; ends when all have exited", 0},
@@ -225,6 +227,7 @@ static const struct argp_option options[] = {
 	{"verbose", 'v', NULL, 0, "Say what is attached; twice: libbpf's messages too", 0},
 	{"version", 'V', NULL, 0, "Print the version", 0},
 	{"help", 'h', NULL, 0, "Print this help", 0},
+	{"usage", KEY_USAGE, NULL, 0, "Print the options in short", 0}, /* argp's errors name it */
 	{0},
 };
 
@@ -373,6 +376,9 @@ static error_t parse_arg(int key, char *arg, struct argp_state *state)
 		exit(0);
 	case 'h':
 		argp_state_help(state, stdout, ARGP_HELP_STD_HELP);
+		break;
+	case KEY_USAGE:
+		argp_state_help(state, stdout, ARGP_HELP_USAGE | ARGP_HELP_EXIT_OK);
 		break;
 	case ARGP_KEY_ARG:
 		argp_error(state, "'%s': no such argument; processes are named by -p", safe(arg));
@@ -849,13 +855,14 @@ struct site {
 struct file {
 	dev_t dev;
 	ino_t ino;
-	int fd;
+	int fd;	    /* -1: closed, as there is nothing in it */
 	char *path; /* as the process sees it, for people */
 	struct site *sites;
 	size_t nsites;
 	char rustc[32]; /* version, if nothing was found in it and it is made of Rust */
 	char rustls[32];
 	bool symbols;	 /* it has a .symtab */
+	bool foreign;	 /* of 32 bits or for another machine */
 	bool everywhere; /* attached in whatever process runs it */
 };
 
@@ -939,8 +946,11 @@ static const char *elf_error(int err)
 	}
 }
 
-/* Finds the hooks in an open file.  Returns its number in files[], or -errno, which
- * may be one of elfsym_open()'s.  Takes fd over. */
+/*
+ * Finds the hooks in an open file, unless that was done before.  Returns its number in
+ * files[], or -errno, which may be one of elfsym_open()'s; that too only the first time,
+ * then the file is one in which nothing was found.  Takes fd over.
+ */
 static int add_file(int fd, const char *path)
 {
 	struct elfsym *elf;
@@ -960,27 +970,26 @@ static int add_file(int fd, const char *path)
 			return i;
 		}
 	}
-	err = elfsym_open(fd, &elf);
-	if (err) {
-		close(fd);
-		return err;
-	}
 	f = GROW(files, nfiles);
 	f->dev = st.st_dev;
 	f->ino = st.st_ino;
-	f->fd = fd;
+	f->fd = -1;
 	f->path = strdup(path);
-	f->symbols = elfsym_has_symtab(elf);
-	err = elfsym_each(elf, add_site, f);
-	if (err)
-		complain("cannot read symbols", safe(path), "%s", elf_error(err));
-	if (!f->nsites) {
-		elfsym_version(elf, "rustc version ", f->rustc, sizeof(f->rustc));
-		if (f->rustc[0])
+	err = elfsym_open(fd, &elf);
+	if (!err) {
+		f->symbols = elfsym_has_symtab(elf);
+		err = elfsym_each(elf, add_site, f);
+		if (!f->nsites &&
+		    !elfsym_version(elf, "rustc version ", f->rustc, sizeof(f->rustc)))
 			elfsym_version(elf, "/rustls-", f->rustls, sizeof(f->rustls));
+		elfsym_close(elf);
 	}
-	elfsym_close(elf);
-	return nfiles - 1;
+	f->foreign = err == -EOPNOTSUPP;
+	if (f->nsites || env.list) /* for the probes, or to tell its version */
+		f->fd = fd;
+	else
+		close(fd);
+	return err ? err : (int)nfiles - 1;
 }
 
 /* a line of /proc/PID/maps */
@@ -1051,8 +1060,11 @@ static int each_file(struct process *p,
 
 	snprintf(path, sizeof(path), "/proc/%d/maps", p->pid);
 	maps = fopen(path, "re");
-	if (!maps)
+	if (!maps) {
+		if (errno != ENOENT && errno != ESRCH)
+			complain("cannot look into", process_name(p), "%s", strerror(errno));
 		return -errno;
+	}
 	while (getline(&text, &size, maps) > 0) {
 		if (!parse_mapping(text, &m) || !m.executable || !m.ino)
 			continue;
@@ -1068,9 +1080,11 @@ static int each_file(struct process *p,
 			continue;
 		}
 		n = add_file(fd, m.path);
+		if (n == -EOPNOTSUPP || n == -ENOEXEC) /* what it holds is data to us */
+			n = nfiles - 1;
 		if (n >= 0)
 			fn(p, n, &m);
-		else if (n != -ENOEXEC) /* mapped for execution, but data: a JIT's, a font */
+		else
 			complain("cannot trace", safe(m.path), "%s", elf_error(n));
 	}
 	n = ferror(maps) ? -errno : 0;
@@ -1083,6 +1097,7 @@ static int each_file(struct process *p,
 struct reason {
 	size_t nfiles;
 	const struct file *rust;
+	const struct file *foreign;
 };
 
 static struct reason reason;
@@ -1092,6 +1107,8 @@ static void note_reason(struct process *p, size_t n, const struct mapping *m)
 	(void)p;
 	(void)m;
 	reason.nfiles++;
+	if (files[n].foreign)
+		reason.foreign = &files[n];
 	if (files[n].rustc[0] && (!reason.rust || files[n].rustls[0]))
 		reason.rust = &files[n];
 }
@@ -1100,12 +1117,18 @@ static void explain_nothing(struct process *p)
 {
 	char path[64], exe[8];
 	const struct file *f;
+	int err;
 
 	reason = (struct reason){0};
-	each_file(p, note_reason);
+	err = each_file(p, note_reason);
 	f = reason.rust;
 	snprintf(path, sizeof(path), "/proc/%d/exe", p->pid);
-	if (!reason.nfiles && readlink(path, exe, sizeof(exe)) < 0 && errno == ENOENT)
+	if (err && err != -ENOENT && err != -ESRCH)
+		return; /* it is said */
+	if (reason.foreign)
+		complain("cannot trace", process_name(p), "%s: %s", safe(reason.foreign->path),
+			 elf_error(-EOPNOTSUPP));
+	else if (!reason.nfiles && readlink(path, exe, sizeof(exe)) < 0 && errno == ENOENT)
 		complain("nothing to trace", process_name(p),
 			 "a kernel thread, or no longer running");
 	else if (f && f->rustls[0] && !f->symbols)
@@ -1305,7 +1328,7 @@ static bool have_multi(void)
 	return yes;
 }
 
-static void ask_kernel(void)
+static int ask_kernel(void)
 {
 	int prog;
 
@@ -1323,6 +1346,12 @@ static void ask_kernel(void)
 			"multi-uprobe links %s\n",
 			have.cookie ? "yes" : "no", have.sleepable ? "yes" : "no",
 			have.multi ? "yes" : "no");
+	if (!have.cookie && env.npaths) {
+		complain("cannot trace", safe(env.paths[0]),
+			 "-l needs attach cookies, which came with Linux 5.15; -p does not");
+		return -1;
+	}
+	return 0;
 }
 
 static bool has_capability(int cap)
@@ -1365,16 +1394,16 @@ static int check_kernel(void)
 	};
 	size_t i;
 
+	if (env.list) /* needs no more than the right to look at those processes */
+		return 0;
 	for (i = 0; i < ARRAY_SIZE(caps); i++) {
-		if (has_capability(caps[i].cap) || (env.list && i == 0))
+		if (has_capability(caps[i].cap))
 			continue;
 		complain("not permitted", caps[i].name, "this capability is missing");
 		hint("run tlssnoop as root (sudo), or with CAP_SYS_ADMIN (probes, BPF) and "
 		     "CAP_SYS_PTRACE (to look into processes of others)");
 		return -1;
 	}
-	if (env.list)
-		return 0;
 	if (access("/sys/kernel/btf/vmlinux", R_OK)) {
 		complain("cannot trace", "/sys/kernel/btf/vmlinux", "%s", strerror(errno));
 		hint("the kernel has no type information (BTF), which tlssnoop needs: "
@@ -1685,16 +1714,13 @@ static void attach_process(struct process *p)
 {
 	__u32 tgid = p->pid;
 	__u8 one = 1;
-	int err;
 
 	p->stale = false;
 	if (bpf_map_update_elem(bpf_map__fd(skel->maps.processes), &tgid, &one, BPF_ANY)) {
 		complain("cannot trace", process_name(p), "%s", strerror(errno));
 		return;
 	}
-	err = each_file(p, attach_mapped);
-	if (err && err != -ENOENT && err != -ESRCH)
-		complain("cannot look into", process_name(p), "%s", strerror(-err));
+	each_file(p, attach_mapped);
 }
 
 /* The process runs another program: what was attached to the old one goes */
@@ -1778,7 +1804,25 @@ static struct process *find_process(pid_t pid)
 	return NULL;
 }
 
-/* Marks the processes that mapped something.  A record is a header, pid, tid, ... */
+/* The beginning of a PERF_RECORD_MMAP2 record (perf_event_open(2)) */
+struct mmap2 {
+	struct perf_event_header header;
+	__u32 pid, tid;
+	__u64 addr, len, pgoff;
+	__u32 maj, min;
+	__u64 ino;
+};
+
+/* Copies from a ring of size bytes, a power of two, around its end */
+static void copy_around(void *to, const char *ring, __u64 size, __u64 at, size_t n)
+{
+	size_t first = MIN(n, size - at % size);
+
+	memcpy(to, ring + at % size, first);
+	memcpy((char *)to + first, ring, n - first);
+}
+
+/* Marks the processes that mapped a file */
 static void read_watch(struct watch *w)
 {
 	const char *data = (const char *)w->page + w->page->data_offset;
@@ -1788,16 +1832,15 @@ static void read_watch(struct watch *w)
 	size_t i;
 
 	while (tail < head) {
-		/* records are multiples of 8 bytes: neither of these wraps around */
-		const struct perf_event_header *h = (const void *)(data + tail % size);
-		const __u32 *pid = (const void *)(data + (tail + sizeof(*h)) % size);
+		struct mmap2 m;
 
-		if (h->type == PERF_RECORD_MMAP2 && (p = find_process(*pid)))
+		copy_around(&m, data, size, tail, sizeof(m));
+		if (m.header.type == PERF_RECORD_MMAP2 && m.ino && (p = find_process(m.pid)))
 			p->stale = true;
-		if (h->type == PERF_RECORD_LOST)
+		if (m.header.type == PERF_RECORD_LOST)
 			for (i = 0; i < nprocesses; i++)
 				processes[i].stale = true;
-		tail += h->size;
+		tail += m.header.size;
 	}
 	__atomic_store_n(&w->page->data_tail, tail, __ATOMIC_RELEASE);
 }
@@ -1938,8 +1981,18 @@ static void print_start(void)
 
 static int open_output(void)
 {
+	bool closed = fcntl(STDOUT_FILENO, F_GETFD) < 0;
 	int fd;
 
+	/* what is opened later must not be taken for one of the first three */
+	do
+		fd = open("/dev/null", O_RDWR);
+	while (fd >= 0 && fd <= STDERR_FILENO);
+	close(fd);
+	if (closed && !env.output) {
+		complain("cannot write", "standard output", "%s", strerror(EBADF));
+		return -1;
+	}
 	out = stdout;
 	if (env.output) {
 		fd = open(env.output, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
@@ -2018,9 +2071,8 @@ int main(int argc, char **argv)
 	if (!err && env.list) {
 		list();
 	} else if (!err) {
-		ask_kernel();
 		correlator = correlate_new(print_chunk, NULL);
-		err = !correlator || load();
+		err = !correlator || ask_kernel() || load();
 		if (!err) {
 			ring = ring_buffer__new(bpf_map__fd(skel->maps.facts), on_fact, NULL, NULL);
 			err = !ring || attach();

@@ -481,19 +481,27 @@ static void add_chunk(struct thread *t, enum direction dir, __u64 addr, __u64 le
 	op->nested = nested;
 }
 
-/* A receive that the kernel side reports if it knows that there is TLS */
-static void add_receive(struct thread *t, __u64 addr, __u32 bytes, bool is_record)
+/* A receive, which begins with the record first if that is not NULL.  The kernel side
+ * reports it if it knows that there is TLS. */
+static void add_receive(struct thread *t, __u64 addr, __u32 bytes, const struct record *first)
 {
 	struct conn *c = t->conn;
 	struct op *op;
 
-	c->stream |= is_record && bytes >= 5;
+	if (bytes < 5)
+		first = NULL;
+	c->stream |= first != NULL;
 	if (!c->stream)
 		return;
 	op = add_op(t, OP_IO);
 	op->dir = DIR_READ;
 	op->addr = addr;
 	op->len = bytes;
+	if (first) {
+		op->nrecords = 1;
+		op->length[0] = first->wire;
+		op->ctype[0] = first->ctype;
+	}
 }
 
 /* Sends so many bytes of the queue, as the kernel side sees it */
@@ -675,17 +683,14 @@ static void decrypt(struct process *p, struct thread *t)
 	}
 }
 
-/* Are so many bytes of the queue whole records? */
-static bool at_boundary(const struct queue *q, __u32 bytes)
+/* The record that begins behind so many bytes of the queue, or NULL */
+static const struct record *record_at(const struct queue *q, __u32 bytes)
 {
-	int i;
+	const struct record *r = q->records;
 
-	for (i = 0; i < q->n && bytes; i++) {
-		if (bytes < q->records[i].wire + 5)
-			return false;
-		bytes -= q->records[i].wire + 5;
-	}
-	return !bytes;
+	while (r < q->records + q->n && bytes >= r->wire + 5)
+		bytes -= (r++)->wire + 5;
+	return bytes ? NULL : r;
 }
 
 static void turn_read(struct process *p, struct thread *t)
@@ -707,7 +712,7 @@ static void turn_read(struct process *p, struct thread *t)
 			if (chance(20))
 				bytes = 1 + below(bytes);
 			own = get_memory(p, bytes);
-			add_receive(t, own, bytes, at_boundary(q, q->done));
+			add_receive(t, own, bytes, record_at(q, q->done));
 			add_free(t, own);
 		}
 		if (c->size - c->used < bytes && c->model == OWN_BUFFER) {
@@ -726,7 +731,7 @@ static void turn_read(struct process *p, struct thread *t)
 				bytes = c->size - c->used;
 			if (chance(20))
 				bytes = 1 + below(bytes);
-			add_receive(t, c->buffer + c->used, bytes, at_boundary(q, q->done));
+			add_receive(t, c->buffer + c->used, bytes, record_at(q, q->done));
 		}
 		c->used += bytes;
 		q->done += bytes;
@@ -796,6 +801,7 @@ static struct conn *new_conn(struct process *p, struct thread *t)
 /* The handshake: calls that nobody hooks; in TLS 1.3 some of it looks like data */
 static void turn_open(struct process *p, struct thread *t)
 {
+	struct record hello = {0, 200 + below(300), 22}, finished = {0, 1, 20};
 	struct conn *c = new_conn(p, t);
 
 	if (!c)
@@ -804,7 +810,7 @@ static void turn_open(struct process *p, struct thread *t)
 	t->conn = c;
 	if (c->owner >= 0 && c->owner != t - p->threads)
 		c->owner = t - p->threads;
-	add_receive(t, c->buffer, 200 + below(300), true);
+	add_receive(t, c->buffer, 5 + hello.wire, &hello);
 	push(&c->out, 0, 122, 22);
 	push(&c->out, 0, 1, 20);
 	if (c->overhead == 17) {
@@ -812,7 +818,7 @@ static void turn_open(struct process *p, struct thread *t)
 		push(&c->out, 0, chance(50) ? 53 : 69, 23);
 	}
 	add_send(t, bytes_in(&c->out));
-	add_receive(t, c->buffer, 80, true);
+	add_receive(t, c->buffer, 80, &finished);
 }
 
 static void turn_close(struct thread *t)
