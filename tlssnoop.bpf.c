@@ -168,6 +168,8 @@ enum {
 	SYS_SENDMSG = 46,
 	SYS_RECVMSG = 47,
 	SYS_DUP3 = 292,
+	SYS_RECVMMSG = 299,
+	SYS_SENDMMSG = 307,
 	SYS_CLOSE_RANGE = 436,
 };
 
@@ -211,6 +213,8 @@ enum {
 	SYS_RECVFROM = 207,
 	SYS_SENDMSG = 211,
 	SYS_RECVMSG = 212,
+	SYS_RECVMMSG = 243,
+	SYS_SENDMMSG = 269,
 	SYS_CLOSE_RANGE = 436,
 	SYS_DUP2 = -1, /* arm64 has none */
 };
@@ -974,7 +978,7 @@ static __noinline void read_ends(struct endpoints *e, struct file *file)
 	e->remote_port = __builtin_bswap16(READ(sc, skc_dport));
 }
 
-enum buffers { BUF, VEC, MSG, NO_IO };
+enum buffers { BUF, VEC, MSG, MMSG, NO_IO };
 
 /* How a system call on a socket passes its bytes */
 static __always_inline enum buffers buffers_of(long nr)
@@ -991,6 +995,9 @@ static __always_inline enum buffers buffers_of(long nr)
 	case SYS_RECVMSG:
 	case SYS_SENDMSG:
 		return MSG;
+	case SYS_RECVMMSG:
+	case SYS_SENDMMSG:
+		return MMSG;
 	default:
 		return NO_IO;
 	}
@@ -1003,6 +1010,7 @@ static __always_inline enum direction direction_of(long nr)
 	case SYS_RECVFROM:
 	case SYS_READV:
 	case SYS_RECVMSG:
+	case SYS_RECVMMSG:
 		return DIR_READ;
 	default:
 		return DIR_WRITE;
@@ -1010,7 +1018,7 @@ static __always_inline enum direction direction_of(long nr)
 }
 
 /* Finds the first buffer of a call, and the array that the others are in.  Returns 0. */
-static __noinline int find_buffers(struct io *io, __u64 buffer, __u64 count, enum buffers buffers)
+static __noinline int find_buffers(struct io *io, __u64 buffer, __u64 count, __u32 buffers)
 {
 	io->iov[0] = buffer;
 	io->iov[1] = io->bytes;
@@ -1088,24 +1096,31 @@ static __noinline int walk(struct io *io)
 	return 1;
 }
 
-/* A socket call inside a call of a library that owns its socket: note the socket */
+/*
+ * A socket call inside a call of a library that owns its socket: note the socket.  TLS
+ * inside TLS is several such calls; all of them went over this socket.  Returns 1 if the
+ * thread is in such a call.
+ */
 static __noinline int note_nested(struct io *io, bool is_record, struct file *file)
 {
 	struct thread *t = current_thread();
 	__u32 nested = is_record ? NESTED_RECORD : NESTED_SOCKET;
 	struct call *call;
+	__u64 i;
 
 	if (!t || !t->depth)
 		return 0;
-	call = innermost(t);
-	if (ROW_DIR(call->row) != io->dir || nested < call->nested)
-		return 1;
-	call->nested = nested;
-	call->fd = io->fact.fd;
-	call->sock = io->fact.sock;
-	if (t->ends_of != call->sock) {
+	for (i = 0; i < CALLS_MAX && i < t->depth; i++) {
+		call = &t->calls[i];
+		if (ROW_DIR(call->row) != io->dir || nested < call->nested)
+			continue;
+		call->nested = nested;
+		call->fd = io->fact.fd;
+		call->sock = io->fact.sock;
+	}
+	if (t->ends_of != io->fact.sock) {
 		read_ends(&t->ends, file);
-		t->ends_of = call->sock;
+		t->ends_of = io->fact.sock;
 	}
 	return 1;
 }
@@ -1126,13 +1141,16 @@ static __always_inline void fact_lost(void)
 }
 
 /*
- * The end of a system call that moved bytes.  Its arguments are still in the saved
- * registers, so the entry, which would cost every system call of the machine as much
- * again, is not watched.
+ * A system call on fd moved bytes, to or from count buffers at an address.  Not static,
+ * so that the verifier looks at it once.
  */
-static __noinline int io_done(struct pt_regs *regs, __u64 bytes, __u32 buffers, __u32 dir)
+#define HOW(buffers, dir) ((__u64)(buffers) | (__u64)(dir) << 32)
+#define HOW_BUFFERS(how)  ((__u32)(how))
+#define HOW_DIR(how)	  ((how) >> 32 & 1)
+
+__noinline int io_done(__u64 fd, __u64 buffer, __u64 count, __u64 bytes, __u64 how)
 {
-	struct file *file = file_of(sys_arg1(regs));
+	struct file *file = file_of(fd);
 	__u64 sock = socket_inode(file);
 	struct stream *stream;
 	bool is_record;
@@ -1147,13 +1165,13 @@ static __noinline int io_done(struct pt_regs *regs, __u64 bytes, __u32 buffers, 
 		return 0;
 	}
 	fact_init(&io->fact, FACT_IO);
-	io->fact.fd = sys_arg1(regs);
+	io->fact.fd = fd;
 	io->fact.sock = sock;
 	io->bytes = bytes;
-	io->dir = dir;
+	io->dir = HOW_DIR(how);
 	io->nrecords = 0;
 	io->rest = 0;
-	if (find_buffers(io, sys_arg2(regs), sys_arg3(regs), buffers))
+	if (find_buffers(io, buffer, count, HOW_BUFFERS(how)))
 		goto discard;
 	io->addr = io->iov[0];
 	is_record = bytes >= HEADER_SIZE && record_at(io);
@@ -1163,7 +1181,7 @@ static __noinline int io_done(struct pt_regs *regs, __u64 bytes, __u32 buffers, 
 	if (!stream) /* not TLS, or we came in the middle of a record */
 		goto discard;
 	read_ends(&io->ends, file);
-	if (dir == DIR_WRITE) {
+	if (HOW_DIR(how) == DIR_WRITE) {
 		io->left = stream->left;
 		io->to_walk = bytes;
 		for (i = 0; i <= RECORDS_MAX; i++)
@@ -1194,29 +1212,57 @@ static __noinline void emit_fact(__u32 type, int fd)
 	bpf_ringbuf_submit(f, wakeup_flags());
 }
 
+/* sendmmsg, recvmmsg: an array of {struct msghdr, bytes (u32), padding} */
+#define MMSGHDR_SIZE 64
+#define MMSGHDR_LEN  56
+#define MESSAGES_MAX 16
+
+static __noinline int messages_done(__u32 fd, __u64 array, __u32 count, __u32 dir)
+{
+	__u32 bytes, i;
+
+	for (i = 0; i < MESSAGES_MAX && i < count; i++) {
+		if (bpf_probe_read_user(&bytes, sizeof(bytes), (void *)(array + MMSGHDR_LEN)))
+			break;
+		io_done(fd, array, 1, bytes, HOW(MSG, dir));
+		array += MMSGHDR_SIZE;
+	}
+	return 0;
+}
+
+/*
+ * The end of a system call.  Its arguments are still in the saved registers, so the entry,
+ * which would cost every system call of the machine as much again, is not watched.
+ */
 SEC("tp_btf/sys_exit")
 int sys_exit(__u64 *ctx)
 {
 	struct pt_regs *regs = (void *)ctx[0];
 	long ret = ctx[1], nr;
 	enum buffers buffers;
+	int closed;
 
 	if (ret < 0)
 		return 0;
 	nr = sys_number(regs);
 	buffers = buffers_of(nr);
-	if (buffers != NO_IO) {
-		if (ret > 0 && traced(false))
-			io_done(regs, ret, buffers, direction_of(nr));
-	} else if (nr == SYS_CLOSE) {
+	if (buffers == NO_IO) {
+		if (nr == SYS_CLOSE)
+			closed = sys_arg1(regs);
+		else if (nr == SYS_DUP2 || nr == SYS_DUP3)
+			closed = ret;
+		else if (nr == SYS_CLOSE_RANGE)
+			closed = -1; /* any of them */
+		else
+			return 0;
 		if (traced(false))
-			emit_fact(FACT_CLOSE, sys_arg1(regs));
-	} else if (nr == SYS_DUP2 || nr == SYS_DUP3) {
-		if (traced(false))
-			emit_fact(FACT_CLOSE, ret);
-	} else if (nr == SYS_CLOSE_RANGE) {
-		if (traced(false))
-			emit_fact(FACT_CLOSE, -1); /* any of them */
+			emit_fact(FACT_CLOSE, closed);
+	} else if (ret && traced(false)) {
+		if (buffers == MMSG)
+			messages_done(sys_arg1(regs), sys_arg2(regs), ret, direction_of(nr));
+		else
+			io_done((__u32)sys_arg1(regs), sys_arg2(regs), sys_arg3(regs), ret,
+				HOW(buffers, direction_of(nr)));
 	}
 	return 0;
 }

@@ -124,6 +124,7 @@ static struct {
 	long long count;    /* 0: no end */
 	long long duration; /* seconds, 0: no end */
 	long long buffer_kib;
+	bool addresses;
 	bool list;
 	bool quiet;
 	int verbose;
@@ -216,6 +217,7 @@ static const struct argp_option options[] = {
 	{"dump", 'X', NULL, 0, "Data as a hex and ASCII dump below the line", 0},
 	{"text", 'A', NULL, 0, "Data as text below the line", 0},
 	{"json", 'j', NULL, 0, "One JSON object per line", 0},
+	{"addr", 'a', NULL, 0, "Two more columns: local and remote address", 0},
 	{"snap", 's', "BYTES", 0, "At most so many bytes of each chunk; 0: no data", 0},
 	{"output", 'o', "FILE", 0, "Lines to FILE (created with mode 0600)", 0},
 	{NULL, 0, NULL, 0, "When to end:", GROUP_WHEN},
@@ -349,6 +351,9 @@ static error_t parse_arg(int key, char *arg, struct argp_state *state)
 		break;
 	case 'j':
 		set_format(FORMAT_JSON, state);
+		break;
+	case 'a':
+		env.addresses = true;
 		break;
 	case 's':
 		env.snap = number(arg, 0, INT32_MAX, state, "-s");
@@ -675,23 +680,27 @@ static const struct tm *broken_down(__u64 time, bool utc, unsigned int *usec)
 	return &tm;
 }
 
-/* "address:port", an IPv6 address in brackets */
-static char *put_address(char *p, const struct endpoints *e, const __u8 *address, __u16 port)
+/* "address:port", an IPv6 address in brackets; "unix"; or unknown if it is not known */
+static char *put_address(char *p, const struct endpoints *e, const __u8 *address, __u16 port,
+			 const char *unknown)
 {
 	char text[INET6_ADDRSTRLEN];
 
+	if (e->family == AF_UNIX)
+		return stpcpy(p, "unix");
+	if (e->family != AF_INET && e->family != AF_INET6)
+		return stpcpy(p, unknown);
 	inet_ntop(e->family, address, text, sizeof(text));
 	return p + sprintf(p, e->family == AF_INET6 ? "[%s]:%u" : "%s:%u", text, port);
 }
 
-static char *put_json_address(char *p, const struct endpoints *e, const __u8 *address, __u16 port)
+static char *put_json_address(char *p, const char *key, const struct endpoints *e,
+			      const __u8 *address, __u16 port)
 {
-	if (e->family != AF_INET && e->family != AF_INET6)
-		return stpcpy(p, "null");
-	*p++ = '"';
-	p = put_address(p, e, address, port);
-	*p++ = '"';
-	return p;
+	char text[INET6_ADDRSTRLEN + 16], *end;
+
+	end = put_address(text, e, address, port, "");
+	return p + sprintf(p, end == text ? ",\"%s\":null" : ",\"%s\":\"%s\"", key, text);
 }
 
 static char *put_json(char *p, const struct chunk *c, const struct verdict *v, size_t n)
@@ -712,11 +721,10 @@ static char *put_json(char *p, const struct chunk *c, const struct verdict *v, s
 		p = put_json_string(p, (const __u8 *)comm, strlen(comm));
 	p += sprintf(p, ",\"lib\":\"%s\",\"fd\":", library_names[c->lib]);
 	p = v->fd < 0 ? stpcpy(p, "null") : p + sprintf(p, "%d", v->fd);
-	p += sprintf(p, ",\"dir\":\"%s\",\"len\":%llu,\"off\":%llu,\"conn\":\"%u-%llu\",\"local\":",
+	p += sprintf(p, ",\"dir\":\"%s\",\"len\":%llu,\"off\":%llu,\"conn\":\"%u-%llu\"",
 		     direction_names[c->dir], c->len, c->off, f->tgid, v->conn);
-	p = put_json_address(p, v->ends, v->ends->local, v->ends->local_port);
-	p = stpcpy(p, ",\"remote\":");
-	p = put_json_address(p, v->ends, v->ends->remote, v->ends->remote_port);
+	p = put_json_address(p, "local", v->ends, v->ends->local, v->ends->local_port);
+	p = put_json_address(p, "remote", v->ends, v->ends->remote, v->ends->remote_port);
 	p += sprintf(p, ",\"truncated\":%s,", n < c->len ? "true" : "false");
 	if (is_utf8(c->data, n)) {
 		p = stpcpy(p, "\"data\":");
@@ -733,7 +741,7 @@ static char *put_json(char *p, const struct chunk *c, const struct verdict *v, s
 static char *put_columns(char *p, const struct chunk *c, const struct verdict *v)
 {
 	const struct tm *tm;
-	char comm[COMM_SIZE * 4 + 1], *s, *end;
+	char comm[COMM_SIZE * 4 + 1], *s, *end; /* an address is no longer */
 	unsigned int usec;
 
 	end = put_escaped(comm, (const __u8 *)c->comm, strnlen(c->comm, COMM_SIZE));
@@ -750,7 +758,14 @@ static char *put_columns(char *p, const struct chunk *c, const struct verdict *v
 		p = stpcpy(p, "-    ");
 	else
 		p += sprintf(p, "%-4d ", v->fd);
-	return p + sprintf(p, "%-5s %4llu", direction_names[c->dir], c->len);
+	p += sprintf(p, "%-5s %4llu", direction_names[c->dir], c->len);
+	if (env.addresses) {
+		put_address(comm, v->ends, v->ends->local, v->ends->local_port, "-");
+		p += sprintf(p, " %-21s", comm);
+		put_address(comm, v->ends, v->ends->remote, v->ends->remote_port, "-");
+		p += sprintf(p, " %-21s", comm);
+	}
+	return p;
 }
 
 static bool data_in_line(void)
@@ -762,8 +777,10 @@ static void print_header(void)
 {
 	if (env.quiet || env.format == FORMAT_JSON)
 		return;
-	fprintf(out, "%-15s %-7s %-16s %-4s %-5s %4s%s\n", "TIME", "PID", "COMM", "FD", "DIR",
-		"LEN", data_in_line() ? " DATA" : "");
+	fprintf(out, "%-15s %-7s %-16s %-4s %-5s %4s", "TIME", "PID", "COMM", "FD", "DIR", "LEN");
+	if (env.addresses)
+		fprintf(out, " %-21s %-21s", "LOCAL", "REMOTE");
+	fputs(data_in_line() ? " DATA\n" : "\n", out);
 	flush_output();
 }
 

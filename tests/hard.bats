@@ -20,14 +20,16 @@ teardown() {
 
 # ---- what every test needs ----
 
-# refused MESSAGE COMMAND...: COMMAND says just this, hints apart, and has status 1
+# refused MESSAGE COMMAND...: COMMAND says just this, hints apart, and has status 1. MESSAGE is a
+# pattern; a line's end would be a | in it.
 refused() {
 	local status=0 said
 	timeout 20 "${@:2}" >"$TRACE" 2>"$SNOOP_ERR" 3>&- || status=$?
 	said=$(grep -v '^tlssnoop: hint: ' "$SNOOP_ERR" || :)
-	[[ $said == "tlssnoop: $1" ]] ||
-		fail "tlssnoop ${*:3}" "expected: tlssnoop: $1" "seen:     $said"
-	((status == 1)) || fail "tlssnoop ${*:3}: status $status"
+	# shellcheck disable=SC2053 # a pattern
+	[[ ${said//[^ -~]/|} == "tlssnoop: "$1 ]] ||
+		fail "${*:2}" "expected: tlssnoop: $1" "seen:     $said"
+	((status == 1)) || fail "${*:2}: status $status"
 }
 
 # hinted TEXT: there was a hint that has this in it
@@ -128,9 +130,14 @@ instead_of_tlssnoop() {
 
 @test "a zombie" {
 	local zombie
-	start_target sh -c 'true & echo $!; echo ready; exec sleep 60'
+	start_target "$PYTHON" -c 'if True:
+		import os, sys
+		child = os.fork()
+		if child:
+		    print(f"{child}\nready", flush=True)
+		    sys.stdin.readline()'
 	zombie=$(head -n 1 "$TARGET_OUT")
-	eventually 10 grep -q 'State:.Z' "/proc/$zombie/status"
+	eventually 10 grep -qs 'State:.Z' "/proc/$zombie/status"
 	refused "nothing to trace: pid $zombie ($(cat "/proc/$zombie/comm")): a kernel thread, or no longer running" \
 		"$TLSSNOOP" -p "$zombie"
 }
@@ -229,7 +236,7 @@ overwrite() {
 		int main(void) { puts("ready"); fflush(stdout); return getchar() == EOF; }
 	EOF
 	start_target "$program"
-	refused "cannot trace: $program: a program of 32 bits or for another machine, which tlssnoop does not trace" \
+	refused "cannot trace: pid $TARGET_PID (target32): /[^|]*: a program of 32 bits or for another machine, which tlssnoop does not trace" \
 		"$TLSSNOOP" -p "$TARGET_PID"
 	go
 	wait_target
@@ -249,7 +256,7 @@ overwrite() {
 	refused 'not permitted: CAP_SYS_PTRACE: this capability is missing' \
 		"${NOBODY[@]}" --inh-caps +sys_admin --ambient-caps +sys_admin \
 		"/proc/self/fd/$fd" -p "$TARGET_PID"
-	refused 'not permitted: CAP_SYS_PTRACE: this capability is missing' \
+	refused "cannot look into: pid $TARGET_PID (sleep): Permission denied" \
 		"${NOBODY[@]}" "/proc/self/fd/$fd" -L -p "$TARGET_PID"
 }
 
@@ -497,32 +504,38 @@ code_is() {
 	[[ $(code_at SSL_write) == "$1" ]]
 }
 
-# our_programs: ids of the BPF programs that tlssnoop holds
-our_programs() {
-	cat "/proc/$SNOOP_PID"/fdinfo/* 2>/dev/null | awk '/^prog_id:/ { print $2 }' | sort -un
+# our_objects KIND: ids of the BPF programs or links ("prog", "link") that tlssnoop holds
+our_objects() {
+	cat "/proc/$SNOOP_PID"/fdinfo/* 2>/dev/null | awk -v kind="$1_id:" '$1 == kind { print $2 }' |
+		sort -un
 }
 
-programs_gone() {
+# objects_gone KIND ID...: the kernel has none of them any more
+objects_gone() {
 	local id
-	for id in "$@"; do
-		! bpftool prog show id "$id" >"$BATS_TEST_TMPDIR/program" 2>&1 || return 1
+	for id in "${@:2}"; do
+		! bpftool "$1" show id "$id" >"$BATS_TEST_TMPDIR/bpftool" 2>&1 || return 1
 	done
 }
 
 @test "kill -9 leaves no probe behind" {
-	local before ids
+	local before programs links
 	start_ssl --mode edges
 	before=$(code_at SSL_write)
 	start_tlssnoop -j -p "$TARGET_PID"
 	[[ $before && $(code_at SSL_write) != "$before" ]] || fail 'no probe to be seen'
-	mapfile -t ids < <(our_programs)
-	((${#ids[@]} >= 5)) || fail "only ${#ids[@]} programs"
+	mapfile -t programs < <(our_objects prog)
+	mapfile -t links < <(our_objects link)
+	((${#programs[@]} >= 5 && ${#links[@]} >= 5)) ||
+		fail "only ${#programs[@]} programs, ${#links[@]} links"
+	objects_gone prog "${programs[0]}" && fail 'no program to be seen'
 	kill -KILL "$SNOOP_PID"
 	wait_tlssnoop
 	((SNOOP_STATUS == 137))
 	eventually 10 code_is "$before" || fail "a probe is left: $(code_at SSL_write), not $before"
 	if command -v bpftool; then
-		eventually 10 programs_gone "${ids[@]}" || fail 'a program is left'
+		eventually 10 objects_gone prog "${programs[@]}" || fail 'a program is left'
+		eventually 10 objects_gone link "${links[@]}" || fail 'a link is left'
 	fi
 	go
 	wait_pid 60 "$LAUNCHED"
@@ -730,14 +743,14 @@ true_lines() {
 	done
 }
 
-# stack_sums: "PROGRAM BYTES" for each program, of all its functions together
+# stack_sums: "PROGRAM BYTES FUNCTIONS" for each program: all its functions together, and each
 stack_sums() {
 	awk '/BEGIN PROG LOAD LOG/ { name = $3 }
-		/^stack depth / { n = split($3, a, "+"); s = 0; while (n) s += a[n--]; print name, s }'
+		/^stack depth / { n = split($3, a, "+"); s = 0; while (n) s += a[n--]; print name, s, $3 }'
 }
 
 @test "no program uses a stack that a new kernel would share" {
-	local without bytes name programs
+	local without bytes name functions programs
 	for without in '' sleepable; do
 		launch_silent 1
 		eventually 10 grep -qs /libssl "/proc/$TARGET_PID/maps"
@@ -747,8 +760,8 @@ stack_sums() {
 		programs=$(cut -d ' ' -f 1 "$TRACE.stacks" | sort -u | wc -l)
 		((programs == $(grep -c 'BEGIN PROG LOAD LOG' "$SNOOP_ERR") && programs >= 7)) ||
 			fail "$programs programs"
-		while read -r name bytes; do
-			((bytes < 64)) || fail "$name $bytes bytes"
+		while read -r name bytes functions; do
+			((bytes < 64)) || fail "$name $bytes bytes: $functions"
 		done <"$TRACE.stacks"
 	done
 }

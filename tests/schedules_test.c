@@ -29,6 +29,8 @@
  *    another connection meanwhile.  Programs that free the object before they close
  *    its socket do one right after the other; another thread would have to open a
  *    connection, shake hands and read within these microseconds.
+ *  - A connection that is not read from for a while (PAUSED) before anything was read
+ *    from it at all: only the order of calls could tell whose plaintext it is.
  */
 #define _GNU_SOURCE
 #include <inttypes.h>
@@ -735,7 +737,7 @@ static void turn_read(struct process *p, struct thread *t)
 		}
 		c->used += bytes;
 		q->done += bytes;
-		if (has(PAUSED) && (c->model == MEMORY_BIO || c->model == OWN_BUFFER) && chance(20))
+		if (has(PAUSED) && c->seq[DIR_READ] && (c->model == MEMORY_BIO || c->model == OWN_BUFFER) && chance(20))
 			return; /* the program is not ready for more: decrypted in a later turn */
 		decrypt(p, t);
 		if ((c->model == IN_PLACE || c->model == COPIED) && !c->used && c->size > 4096) {
@@ -980,9 +982,16 @@ static void pass(__u64 ns)
 }
 
 /* Is the thread between an object's end and its socket's? (see above) */
-static bool freeing(const struct thread *t)
+static bool ending(const struct thread *t)
 {
-	return t->next && t->ops[t->next - 1].type == OP_FREE && t->conn->closing;
+	int i;
+
+	if (!t->next || !t->conn || !t->conn->closing || t->ops[t->next - 1].type < OP_FREE_FD)
+		return false;
+	for (i = t->next; i < t->nops; i++)
+		if (t->ops[i].type == OP_CLOSE)
+			return true;
+	return false;
 }
 
 static void schedule(__u64 seed, int features)
@@ -1000,7 +1009,7 @@ static void schedule(__u64 seed, int features)
 
 		if (t->next == t->nops)
 			begin_turn(p, t);
-		for (i = 1 + below(8); t->next < t->nops && (i > 0 || freeing(t)); i--) {
+		for (i = 1 + below(8); t->next < t->nops && (i > 0 || ending(t)); i--) {
 			pass(below(40) * US);
 			step(p, t);
 		}
