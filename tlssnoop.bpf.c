@@ -138,17 +138,18 @@ struct pt_regs {
 	unsigned long di, si, dx, orig_ax;
 } KERNEL_TYPE;
 
-#define arg1(r)	     ((r)->di)
-#define arg2(r)	     ((r)->si)
-#define arg3(r)	     ((r)->dx)
-#define arg4(r)	     ((r)->cx)
-#define arg5(r)	     ((r)->r8)
-#define rust_arg1(r) arg2(r)
-#define rust_arg2(r) arg3(r)
-#define rust_arg3(r) arg4(r)
-#define result(r)    ((r)->ax)
-#define address(r)   ((r)->ip)
-#define stack(r)     ((r)->sp)
+#define arg1(r)	       ((r)->di)
+#define arg2(r)	       ((r)->si)
+#define arg3(r)	       ((r)->dx)
+#define arg4(r)	       ((r)->cx)
+#define arg5(r)	       ((r)->r8)
+#define rust_arg1(r)   arg2(r)
+#define rust_arg2(r)   arg3(r)
+#define rust_arg3(r)   arg4(r)
+#define rust_result(r) arg1(r)
+#define result(r)      ((r)->ax)
+#define address(r)     ((r)->ip)
+#define stack(r)       ((r)->sp)
 /* ret has taken the return address from the stack when a return probe runs */
 #define stack_at_entry(r) ((r)->sp - 8)
 #define sys_number(r)	  ((r)->orig_ax)
@@ -193,6 +194,7 @@ struct pt_regs {
 #define rust_arg1(r)	  arg1(r)
 #define rust_arg2(r)	  arg2(r)
 #define rust_arg3(r)	  arg3(r)
+#define rust_result(r)	  ((r)->regs[8])
 #define result(r)	  ((r)->regs[0])
 #define address(r)	  ((r)->pc)
 #define stack(r)	  ((r)->sp)
@@ -282,6 +284,7 @@ struct thread {
 	__u64 ends_of; /* the socket that ends describes */
 	struct endpoints ends;
 	struct slices slices;
+	__u64 words[5]; /* of a result that is looked at */
 };
 
 struct {
@@ -753,6 +756,19 @@ int call_entry(struct regs *regs)
 	return 0;
 }
 
+/* The call that returns becomes the innermost one.  NULL: it was not counted at its entry. */
+static __noinline struct call *find_call(struct thread *t, __u64 stack)
+{
+	__u64 i;
+
+	/* calls that ended without a return lie deeper than this one */
+	for (i = 0; i < CALLS_MAX && t->depth && innermost(t)->stack < stack; i++)
+		t->depth--;
+	if (!t->depth || innermost(t)->stack != stack)
+		return NULL;
+	return innermost(t);
+}
+
 static __always_inline int call_return(bool sleepable, struct regs *regs)
 {
 	struct thread *t = current_thread();
@@ -761,12 +777,9 @@ static __always_inline int call_return(bool sleepable, struct regs *regs)
 
 	if (!t)
 		return 0;
-	/* calls that ended without a return lie deeper than this one */
-	for (i = 0; i < CALLS_MAX && t->depth && innermost(t)->stack < stack_at_entry(regs); i++)
-		t->depth--;
-	if (!t->depth || innermost(t)->stack != stack_at_entry(regs))
-		return 0; /* one that was not counted: see enter_call */
-	call = innermost(t);
+	call = find_call(t, stack_at_entry(regs));
+	if (!call)
+		return 0;
 	call->len = 0;
 	if ((int)result(regs) > 0) {
 		if (call->count)
@@ -929,6 +942,91 @@ SEC("uprobe.s")
 int handle_sleepable(struct regs *regs)
 {
 	return handle(true, regs);
+}
+
+/*
+ * SHAPE_DECRYPT: rustls, <... as MessageDecrypter>::decrypt(&mut self, message, seq).  The
+ * plaintext is known at the return, from the result:
+ *   0.20 to 0.22  {0, vector (3 words), version (u16), content type (u8 at +4)}
+ *   0.23          {tag (u8), pointer, length, content type (u8), version (u16 at +2)}
+ *   0.24          {tag (u8), pointer, length, 0 (u16), version (u16), type (u8 at +4)}
+ * with the same numbers for type and version as in SHAPE_ENCRYPT, but here TLS 1.3 says
+ * so.  A vector is {capacity, pointer, length}, with old compilers (rustc 1.63) {pointer,
+ * capacity, length}; a capacity is always less than an address.  The tag of an error is
+ * less than 0x14; then the rest is what lay there before.  From 0.23 on, plaintext lies
+ * within the message, whose first words are its {pointer, length}.
+ */
+SEC("uprobe")
+int decrypt_entry(struct regs *regs)
+{
+	__u64 row = row_of(regs);
+	struct call *call;
+
+	if (!row)
+		return 0;
+	call = enter_call(stack(regs), rust_arg1(regs));
+	if (!call)
+		return 0;
+	call->row = row;
+	call->stack = stack(regs);
+	call->key = rust_arg1(regs);
+	call->count = rust_result(regs);
+	call->sock = 0;
+	call->nested = NESTED_NONE;
+	call->buffer = call->len = 0;
+	bpf_probe_read_user(&call->buffer, 8, (void *)rust_arg2(regs));
+	bpf_probe_read_user(&call->len, 8, (void *)(rust_arg2(regs) + 8));
+	return 0;
+}
+
+static __always_inline bool is_version(__u64 v)
+{
+	return v == 4 || v == 5 || v == 0x303 || v == 0x304;
+}
+
+/* Finds the plaintext in w: its address in w[1], its length in w[2].  False: none. */
+static __noinline bool parse_result(struct call *call, __u64 *w)
+{
+	__u64 b = w[3] & 0xff, b_version = w[3] >> 16 & 0xffff, c = w[3] >> 32 & 0xff;
+
+	if (!w[0] && is_version(w[4] & 0xffff) && (w[4] >> 32 & 0xff) == 3) {
+		if (w[1] < w[2])
+			w[1] = w[2];
+		w[2] = w[3];
+		return true;
+	}
+	return (w[0] & 0xff) >= 0x14 && is_version(b_version) && (b == 3 || (!b && c == 0x17)) &&
+	       w[1] - call->buffer <= call->len && w[2] <= call->len;
+}
+
+static __always_inline int decrypt_return(bool sleepable, struct regs *regs)
+{
+	struct thread *t = current_thread();
+	struct call *call;
+
+	if (!t)
+		return 0;
+	call = find_call(t, stack_at_entry(regs));
+	if (!call)
+		return 0;
+	t->depth--;
+	if (!passes_filters() || copy_in(sleepable, t->words, sizeof(t->words), call->count) ||
+	    !parse_result(call, t->words) || !t->words[2])
+		return 0;
+	return sleepable ? record_sleepable(call->key, t->words[1], t->words[2], call->row)
+			 : record_plain(call->key, t->words[1], t->words[2], call->row);
+}
+
+SEC("uretprobe")
+int decrypt_return_plain(struct regs *regs)
+{
+	return decrypt_return(false, regs);
+}
+
+SEC("uretprobe.s")
+int decrypt_return_sleepable(struct regs *regs)
+{
+	return decrypt_return(true, regs);
 }
 
 /* The file behind a descriptor of the current process */

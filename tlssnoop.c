@@ -64,18 +64,21 @@
  * rustls: encrypt and ExpectTraffic::handle are called through tables of dyn traits, so
  * no compiler can inline them: they exist in every optimised build, where Reader::read
  * and Writer::write do not.  Both are complete at their entry, which matters: a Rust
- * panic that unwinds through a return probe aborts the process.
+ * panic that unwinds through a return probe aborts the process.  decrypt, which exists as
+ * surely but must be read at its return, is for where there is no handle (0.24).
  */
 struct hook {
 	enum library lib;
 	enum direction dir;
 	enum shape shape;
-	int count_arg; /* see ROW() */
 	const char *function;
 	struct elfsym_pattern pattern;
+	int count_arg;	   /* see ROW() */
+	unsigned int rank; /* for a direction, a file's hooks of the lowest rank are used */
 };
 
-#define CALL(name_) .shape = SHAPE_CALL, .function = name_, .pattern = {.name = name_}
+#define CALL(name_)	      .shape = SHAPE_CALL, .function = name_, .pattern = {.name = name_}
+#define METHOD(shape_, name_) .shape = shape_, .function = name_
 
 /* clang-format off */
 static const struct hook hooks[] = {
@@ -86,14 +89,17 @@ static const struct hook hooks[] = {
 	{LIB_OPENSSL, DIR_WRITE, CALL("SSL_write_ex"), .count_arg = 4},
 	{LIB_OPENSSL, DIR_WRITE, CALL("SSL_write_ex2"), .count_arg = 5},
 	{LIB_OPENSSL, DIR_WRITE, CALL("SSL_write_early_data"), .count_arg = 4},
-	{LIB_RUSTLS,  DIR_READ,  SHAPE_HANDLE, 0, "ExpectTraffic::handle",
-	 {.legacy_tail = "$GT$6handle", .legacy_has = "..ExpectTraffic$u20$as$u20$",
+	{LIB_RUSTLS,  DIR_READ,  METHOD(SHAPE_HANDLE, "ExpectTraffic::handle"),
+	 .pattern = {.legacy_tail = "$GT$6handle", .legacy_has = "..ExpectTraffic$u20$as$u20$",
 	  .v0_tail = "6handle", .v0_has = {"13ExpectTraffic", "5State"}}},
-	{LIB_RUSTLS,  DIR_READ,  SHAPE_HANDLE, 0, "ExpectEarlyData::handle",
-	 {.legacy_tail = "$GT$6handle", .legacy_has = "..ExpectEarlyData$u20$as$u20$",
+	{LIB_RUSTLS,  DIR_READ,  METHOD(SHAPE_HANDLE, "ExpectEarlyData::handle"),
+	 .pattern = {.legacy_tail = "$GT$6handle", .legacy_has = "..ExpectEarlyData$u20$as$u20$",
 	  .v0_tail = "6handle", .v0_has = {"15ExpectEarlyData", "5State"}}},
-	{LIB_RUSTLS,  DIR_WRITE, SHAPE_ENCRYPT, 0, "MessageEncrypter::encrypt",
-	 {.legacy_tail = "MessageEncrypter$GT$7encrypt", .legacy_has = "rustls",
+	{LIB_RUSTLS,  DIR_READ,  METHOD(SHAPE_DECRYPT, "MessageDecrypter::decrypt"),
+	 .pattern = {.legacy_tail = "MessageDecrypter$GT$7decrypt", .legacy_has = "rustls",
+	  .v0_tail = "16MessageDecrypter7decrypt", .lacks = "InvalidMessage"}, .rank = 1},
+	{LIB_RUSTLS,  DIR_WRITE, METHOD(SHAPE_ENCRYPT, "MessageEncrypter::encrypt"),
+	 .pattern = {.legacy_tail = "MessageEncrypter$GT$7encrypt", .legacy_has = "rustls",
 	  .v0_tail = "16MessageEncrypter7encrypt", .lacks = "InvalidMessage"}},
 };
 /* clang-format on */
@@ -949,6 +955,26 @@ static int add_site(const struct elfsym_func *func, void *ctx)
 	return 0;
 }
 
+/* Drops what a hook of a lower rank makes needless: both would show the same bytes */
+static void drop_outranked(struct file *f)
+{
+	unsigned int lowest[LIB_COUNT][2];
+	const struct hook *h;
+	size_t i, kept = 0;
+
+	memset(lowest, -1, sizeof(lowest));
+	for (i = 0; i < f->nsites; i++) {
+		h = f->sites[i].hook;
+		lowest[h->lib][h->dir] = MIN(lowest[h->lib][h->dir], h->rank);
+	}
+	for (i = 0; i < f->nsites; i++) {
+		h = f->sites[i].hook;
+		if (h->rank == lowest[h->lib][h->dir])
+			f->sites[kept++] = f->sites[i];
+	}
+	f->nsites = kept;
+}
+
 static const char *elf_error(int err)
 {
 	switch (err) {
@@ -996,6 +1022,7 @@ static int add_file(int fd, const char *path)
 	if (!err) {
 		f->symbols = elfsym_has_symtab(elf);
 		err = elfsym_each(elf, add_site, f);
+		drop_outranked(f);
 		if (!f->nsites &&
 		    !elfsym_version(elf, "rustc version ", f->rustc, sizeof(f->rustc)))
 			elfsym_version(elf, "/rustls-", f->rustls, sizeof(f->rustls));
@@ -1453,6 +1480,10 @@ static struct bpf_program *program_of(enum shape shape, bool at_return)
 		if (!at_return)
 			return s ? skel->progs.handle_sleepable : skel->progs.handle_plain;
 		return NULL;
+	case SHAPE_DECRYPT:
+		if (!at_return)
+			return skel->progs.decrypt_entry;
+		return s ? skel->progs.decrypt_return_sleepable : skel->progs.decrypt_return_plain;
 	default:
 		return NULL;
 	}

@@ -37,9 +37,9 @@ enum library { LIB_OPENSSL, LIB_RUSTLS, LIB_COUNT };
  * How to read a call: which program serves it.  SHAPE_CALL is a C function that
  * takes (connection, buffer, ...) and says at its return how many bytes it took
  * or gave; it needs probes on entry and return.  The others are methods of
- * rustls that are complete at their entry.
+ * rustls: encrypt and handle are complete at their entry, decrypt at its return.
  */
-enum shape { SHAPE_CALL, SHAPE_ENCRYPT, SHAPE_HANDLE, SHAPE_COUNT };
+enum shape { SHAPE_CALL, SHAPE_ENCRYPT, SHAPE_HANDLE, SHAPE_DECRYPT, SHAPE_COUNT };
 
 /*
  * What a probe knows of its hook: the row's number travels with the probe

@@ -44,9 +44,9 @@ _tlssnoop() {
 		;;
 	*)
 		mapfile -t COMPREPLY < <(compgen -W '-p --pid -l --lib -k --kind -n --comm -u --uid
-			-Q --direction -L --list -x --hex -X --dump -A --text -j --json -s --snap
-			-o --output -c --count -d --duration -B --buffer -q --quiet -v --verbose
-			-V --version -h --help' -- "$cur")
+			-Q --direction -L --list -x --hex -X --dump -A --text -j --json -a --addr
+			-s --snap -o --output -c --count -d --duration -B --buffer -q --quiet -v --verbose
+			-V --version -h --help --usage' -- "$cur")
 		;;
 	esac
 }

@@ -236,7 +236,7 @@ overwrite() {
 		int main(void) { puts("ready"); fflush(stdout); return getchar() == EOF; }
 	EOF
 	start_target "$program"
-	refused "cannot trace: pid $TARGET_PID (target32): /[^|]*: a program of 32 bits or for another machine, which tlssnoop does not trace" \
+	refused "cannot trace: pid $TARGET_PID (target32): /+([^|]): a program of 32 bits or for another machine, which tlssnoop does not trace" \
 		"$TLSSNOOP" -p "$TARGET_PID"
 	go
 	wait_target

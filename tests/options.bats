@@ -9,9 +9,10 @@ load lib
 
 TOP=$TESTS/..
 
-# "x hex" or "k kind LIST" for each line that names an option, sorted
+# "-x --hex" or "-k --kind LIST" or "- --usage" for each line that names an option, sorted
 options_in() {
-	sed -nE 's/^ +-(.), --([a-z-]+)(=([^ ]+))?( .*)?$/\1 \2 \4/p' | sed 's/ $//' | LC_ALL=C sort
+	sed -nE -e 's/^ +(-., )?(--[a-z]+)(=([^ ]+))?( .*)?$/\1 \2 \4/p' |
+		sed -E -e 's/^ /- /' -e 's/,? +/ /g' -e 's/ $//' | LC_ALL=C sort
 }
 
 of_help() {
@@ -57,14 +58,14 @@ setup() {
 }
 
 @test "the completion offers the options of --help" {
-	diff <(sed -E 's/^(.) ([^ ]+).*/-\1\n--\2/' "$BATS_TEST_TMPDIR/help" | sort) \
+	diff <(grep -oE -- '--?[A-Za-z]+' "$BATS_TEST_TMPDIR/help" | sort) \
 		<(completions tlssnoop - | sort)
 }
 
 @test "the completion knows which options take an argument" {
-	local short long argument
+	local short long argument option
 	while read -r short long argument; do
-		for option in "-$short" "--$long"; do
+		for option in "$short" "$long"; do
 			if [[ -z $argument ]]; then
 				[[ $(completions tlssnoop "$option" -) == *--help* ]] ||
 					fail "no options after $option, which takes no argument"
@@ -96,10 +97,9 @@ setup() {
 	for word in $words; do
 		found=$((found + 1))
 		case $word in
-		--*) word="^. ${word#--}( |$)" ;;
-		*) word="^${word#-} " ;;
-		esac
-		grep -qE "$word" "$BATS_TEST_TMPDIR/help" || fail "no such option: $word"
+		--*) grep -qE -- "^-.? $word( |$)" "$BATS_TEST_TMPDIR/help" ;;
+		*) grep -q -- "^$word " "$BATS_TEST_TMPDIR/help" ;;
+		esac || fail "no such option: $word"
 	done
 	((found > 5))
 }

@@ -213,7 +213,7 @@ nginx_serves() {
 	for i in "${WORKERS[@]}"; do
 		options+=(-p "$i")
 	done
-	start_tlssnoop -j "${options[@]}"
+	start_tlssnoop -j -B 131072 "${options[@]}"	# holds it all, however busy the machine is
 	for ((i = 0; i < $2; i++)); do
 		fetches 23 >"$BATS_TEST_TMPDIR/curl.config.$i"
 		curl -q --silent --show-error --fail --ipv4 --cacert "$CERT" "${@:4}" \
