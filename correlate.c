@@ -50,8 +50,9 @@
 
 #define CTYPE_APPDATA 23
 
+#define HEADER_SIZE 5
 /* bytes by which a record is longer than its plaintext, at least: header and tag */
-#define RECORD_MORE (5 + 16)
+#define RECORD_MORE (HEADER_SIZE + 16)
 
 /* the first member of all that lives in a tree is the number that it is found by */
 
@@ -80,14 +81,17 @@ struct object {
 	LIST_ENTRY(object) bound;
 	TAILQ_HEAD(, waiting) waiting; /* its undecided chunks, in order */
 	__u64 conn;
+	__u64 inner_left; /* bytes of an inner TLS record that its next chunks hold */
 	unsigned int vain;
 	bool owner; /* of its socket: evidence is nested */
+	bool inner; /* its records are another object's plaintext */
 };
 
 struct thread {
 	__u64 tid;
-	__u64 received_on;   /* inode of the socket, 0: none */
-	__u64 encrypted_for; /* key of the object, 0: none */
+	__u64 received_on;	/* inode of the socket, 0: none */
+	__u64 encrypted_for;	/* key of the object, 0: none */
+	__u64 encrypted_before; /* the one before, if it was another */
 };
 
 struct receive {
@@ -289,7 +293,7 @@ static void unbind(struct object *o)
 	if (o->socket)
 		LIST_REMOVE(o, bound);
 	o->socket = NULL;
-	o->owner = false;
+	o->owner = o->inner = false;
 	o->conn = 0;
 }
 
@@ -537,6 +541,14 @@ static struct waiting *fitting(struct object *o, __u64 record)
 	return NULL;
 }
 
+/* The object with this key, if it is not bound yet and a chunk of it fits */
+static struct object *unbound(struct process *p, __u64 key, __u64 record)
+{
+	struct object *o = key ? find(&p->objects, key) : NULL;
+
+	return o && !o->socket && fitting(o, record) ? o : NULL;
+}
+
 /* The object whose plaintext this record on s holds, or NULL */
 static struct object *object_of(struct process *p, struct socket *s, struct thread *t, __u64 record)
 {
@@ -546,8 +558,7 @@ static struct object *object_of(struct process *p, struct socket *s, struct thre
 	LIST_FOREACH (o, &s->objects, bound)
 		if (fitting(o, record))
 			return o;
-	o = t && t->encrypted_for ? find(&p->objects, t->encrypted_for) : NULL;
-	if (o && !o->socket && fitting(o, record))
+	if (t && (o = unbound(p, t->encrypted_for, record)))
 		return o;
 	TAILQ_FOREACH (w, &p->correlator->queue, queue) {
 		o = w->object;
@@ -561,12 +572,71 @@ static struct object *object_of(struct process *p, struct socket *s, struct thre
 	return only;
 }
 
+/* o went over s in a record of this length.  Returns the chunk that the record held. */
+static struct waiting *sent(struct object *o, struct socket *s, __u64 record, __u64 now)
+{
+	struct waiting *w, *next;
+
+	bind(o, s);
+	o->vain = 0;
+	/* those before it went by unseen: before we looked, or in a call we lost */
+	w = fitting(o, record);
+	do {
+		next = TAILQ_FIRST(&o->waiting);
+		decide(o->process->correlator, next, now);
+	} while (next != w);
+	return w; /* in the queue until let_go_in_order() */
+}
+
+/*
+ * TLS inside TLS, as through an HTTPS proxy: what the outer session takes as plaintext is
+ * records of the inner one, which so go over the same socket.  Plaintext that looks like a
+ * record may be anybody's, so this is for an object only that is known to be inner, or
+ * for which this thread encrypted just before and that no socket is known of.
+ */
+static struct object *inner_of(struct process *p, struct object *outer, struct thread *t,
+			       __u64 record)
+{
+	struct object *o;
+
+	LIST_FOREACH (o, &outer->socket->objects, bound)
+		if (o->inner && o != outer && fitting(o, record))
+			return o;
+	o = t ? unbound(p, t->encrypted_before, record) : NULL;
+	return o != outer ? o : NULL;
+}
+
+static void look_inside(struct process *p, struct object *outer, struct thread *t,
+			const struct chunk *c, __u64 now)
+{
+	__u64 at = outer->inner_left, record;
+	struct object *o;
+	const __u8 *h;
+
+	outer->inner_left = 0;
+	if (!outer->socket)
+		return;
+	while (at + HEADER_SIZE <= c->captured) {
+		h = c->data + at;
+		if (h[0] < 20 || h[0] > CTYPE_APPDATA || h[1] != 3 || h[2] > 4)
+			return;
+		record = h[3] << 8 | h[4];
+		o = h[0] == CTYPE_APPDATA ? inner_of(p, outer, t, record) : NULL;
+		if (o) {
+			sent(o, outer->socket, record, now);
+			o->inner = true;
+		}
+		at += HEADER_SIZE + record;
+	}
+	if (at > c->len)
+		outer->inner_left = at - c->len;
+}
+
 static void written(struct process *p, struct socket *s, struct thread *t, const struct io *io)
 {
-	__u64 now = io->fact.time;
+	__u64 now = io->fact.time, rest = io->rest;
 	struct object *o, *last = NULL;
-	struct waiting *w, *next;
-	__u64 rest = io->rest;
+	struct waiting *w;
 	size_t i;
 
 	for (i = 0; i < io->nrecords && i < RECORDS_MAX; i++) {
@@ -575,20 +645,15 @@ static void written(struct process *p, struct socket *s, struct thread *t, const
 		o = object_of(p, s, t, io->length[i]);
 		if (!o)
 			continue;
+		w = sent(o, s, io->length[i], now);
+		look_inside(p, o, t, &w->chunk, now);
 		last = o;
-		bind(o, s);
-		o->vain = 0;
-		/* those before it went by unseen: before we looked, or in a call we lost */
-		w = fitting(o, io->length[i]);
-		do {
-			next = TAILQ_FIRST(&o->waiting);
-			decide(p->correlator, next, now);
-		} while (next != w);
 	}
 	/* one call is one connection's: what went on behind those records is its next chunks */
 	while (last && (w = TAILQ_FIRST(&last->waiting)) && rest >= w->chunk.len + RECORD_MORE) {
 		rest -= w->chunk.len + RECORD_MORE;
 		decide(p->correlator, w, now);
+		look_inside(p, last, t, &w->chunk, now);
 	}
 }
 
@@ -685,18 +750,23 @@ static void feed_chunk(struct process *p, const struct chunk *chunk)
 			o->owner = true;
 		}
 	}
+	t = get_thread(p, chunk->fact.tid);
 	if (o->owner || o->vain >= VAIN_MAX) {
 		decided = true;
 	} else if (chunk->dir == DIR_READ) {
 		decided = decide_read(p, o, chunk);
 	} else {
-		t = get_thread(p, chunk->fact.tid);
-		if (t)
+		if (t && t->encrypted_for != o->key) {
+			t->encrypted_before = t->encrypted_for;
 			t->encrypted_for = o->key;
+		}
 		decided = false;
 	}
-	if (o->owner)
+	if (o->owner) {
 		decide_all(c, o, now);
+		if (chunk->dir == DIR_WRITE)
+			look_inside(p, o, t, chunk, now);
+	}
 	enqueue(c, chunk, o, !decided);
 }
 

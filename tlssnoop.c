@@ -448,12 +448,39 @@ static char line[6 * CHUNK_MAX + 4096];
 
 static __s64 clock_offset; /* of CLOCK_REALTIME to the clock of the facts, ns */
 
-static __u64 now_ns(clockid_t clock)
+static __u64 clock_ns(clockid_t clock)
 {
 	struct timespec ts;
 
 	clock_gettime(clock, &ts);
 	return ts.tv_sec * 1000000000ULL + ts.tv_nsec;
+}
+
+/*
+ * In a time namespace our CLOCK_MONOTONIC is ahead of the kernel's own, which facts have.
+ * Returns by how much, in ns; 0 where there are no such namespaces (before Linux 5.6).
+ */
+static __s64 monotonic_ahead(void)
+{
+	FILE *f = fopen("/proc/self/timens_offsets", "re");
+	long long seconds = 0, ns = 0;
+
+	if (!f)
+		return 0;
+	if (fscanf(f, "monotonic %lld %lld", &seconds, &ns) != 2)
+		seconds = ns = 0;
+	fclose(f);
+	return seconds * 1000000000LL + ns;
+}
+
+/* The time on the clock of the facts, ns */
+static __u64 now(void)
+{
+	static __s64 ahead = -1;
+
+	if (ahead == -1)
+		ahead = monotonic_ahead();
+	return clock_ns(CLOCK_MONOTONIC) - ahead;
 }
 
 static void output_failed(void)
@@ -885,7 +912,8 @@ struct file {
 	char rustc[32]; /* version, if nothing was found in it and it is made of Rust */
 	char rustls[32];
 	bool symbols;	 /* it has a .symtab */
-	bool foreign;	 /* of 32 bits or for another machine */
+	int error;	 /* 0, or why nothing could be found in it */
+	bool told;	 /* the user knows that */
 	bool everywhere; /* attached in whatever process runs it */
 };
 
@@ -990,9 +1018,8 @@ static const char *elf_error(int err)
 }
 
 /*
- * Finds the hooks in an open file, unless that was done before.  Returns its number in
- * files[], or -errno, which may be one of elfsym_open()'s; that too only the first time,
- * then the file is one in which nothing was found.  Takes fd over.
+ * Finds the hooks in an open file, unless that was done before.  Takes fd over.  Returns
+ * the file's number in files[], or -errno; what is wrong with its contents is in .error.
  */
 static int add_file(int fd, const char *path)
 {
@@ -1018,22 +1045,21 @@ static int add_file(int fd, const char *path)
 	f->ino = st.st_ino;
 	f->fd = -1;
 	f->path = strdup(path);
-	err = elfsym_open(fd, &elf);
-	if (!err) {
+	f->error = S_ISREG(st.st_mode) ? elfsym_open(fd, &elf) : -ENOEXEC;
+	if (!f->error) {
 		f->symbols = elfsym_has_symtab(elf);
-		err = elfsym_each(elf, add_site, f);
+		f->error = elfsym_each(elf, add_site, f);
 		drop_outranked(f);
 		if (!f->nsites &&
 		    !elfsym_version(elf, "rustc version ", f->rustc, sizeof(f->rustc)))
 			elfsym_version(elf, "/rustls-", f->rustls, sizeof(f->rustls));
 		elfsym_close(elf);
 	}
-	f->foreign = err == -EOPNOTSUPP;
 	if (f->nsites || env.list) /* for the probes, or to tell its version */
 		f->fd = fd;
 	else
 		close(fd);
-	return err ? err : (int)nfiles - 1;
+	return nfiles - 1;
 }
 
 /* a line of /proc/PID/maps */
@@ -1089,9 +1115,17 @@ static int open_mapping(pid_t pid, const struct mapping *m)
 	return fd;
 }
 
+static int may_not_look(struct process *p, int err)
+{
+	complain("cannot look into", process_name(p), "%s", strerror(-err));
+	hint("CAP_SYS_PTRACE is needed to look into processes of others");
+	return err;
+}
+
 /*
  * Calls fn for each file that the process has mapped for execution, with its number in
- * files[].  Returns 0, or -errno if the process cannot be looked at.
+ * files[].  Returns 0 (a process that is gone has none), or -errno if we may not look at
+ * it, which is said.
  */
 static int each_file(struct process *p,
 		     void (*fn)(struct process *, size_t, const struct mapping *))
@@ -1099,16 +1133,14 @@ static int each_file(struct process *p,
 	struct mapping m, before = {0};
 	char *text = NULL, path[64];
 	size_t size = 0;
-	int fd, n;
+	struct file *f;
 	FILE *maps;
+	int fd, n = 0;
 
 	snprintf(path, sizeof(path), "/proc/%d/maps", p->pid);
 	maps = fopen(path, "re");
-	if (!maps) {
-		if (errno != ENOENT && errno != ESRCH)
-			complain("cannot look into", process_name(p), "%s", strerror(errno));
-		return -errno;
-	}
+	if (!maps)
+		return errno == ENOENT || errno == ESRCH ? 0 : may_not_look(p, -errno);
 	while (getline(&text, &size, maps) > 0) {
 		if (!parse_mapping(text, &m) || !m.executable || !m.ino)
 			continue;
@@ -1117,29 +1149,33 @@ static int each_file(struct process *p,
 			continue;
 		before = m;
 		fd = open_mapping(p->pid, &m);
-		if (fd < 0) {
-			if (errno != EINVAL && errno != ENOENT)
+		n = fd < 0 ? -errno : add_file(fd, m.path);
+		if (n == -EACCES || n == -EPERM)
+			break;
+		if (n < 0) {
+			/* no file but a device, or unmapped meanwhile */
+			if (n != -EINVAL && n != -ENOENT)
 				complain("cannot open", safe(m.path), "mapped by %s: %s",
-					 process_name(p), strerror(errno));
+					 process_name(p), strerror(-n));
 			continue;
 		}
-		n = add_file(fd, m.path);
-		if (n == -EOPNOTSUPP || n == -ENOEXEC) /* what it holds is data to us */
-			n = nfiles - 1;
-		if (n >= 0)
-			fn(p, n, &m);
-		else
-			complain("cannot trace", safe(m.path), "%s", elf_error(n));
+		f = &files[n];
+		/* what is no ELF file is data to us; of 32 bits, explain_nothing() says it */
+		if (f->error && f->error != -ENOEXEC && f->error != -EOPNOTSUPP && !f->told) {
+			complain("cannot trace", safe(f->path), "%s", elf_error(f->error));
+			f->told = true;
+		}
+		fn(p, n, &m);
 	}
-	n = ferror(maps) ? -errno : 0;
 	fclose(maps);
 	free(text);
-	return n;
+	return n == -EACCES || n == -EPERM ? may_not_look(p, n) : 0;
 }
 
 /* Why there is nothing to trace in a process, from the files seen in it */
 struct reason {
 	size_t nfiles;
+	size_t nsites;
 	const struct file *rust;
 	const struct file *foreign;
 };
@@ -1151,7 +1187,8 @@ static void note_reason(struct process *p, size_t n, const struct mapping *m)
 	(void)p;
 	(void)m;
 	reason.nfiles++;
-	if (files[n].foreign)
+	reason.nsites += files[n].nsites;
+	if (files[n].error == -EOPNOTSUPP)
 		reason.foreign = &files[n];
 	if (files[n].rustc[0] && (!reason.rust || files[n].rustls[0]))
 		reason.rust = &files[n];
@@ -1167,8 +1204,8 @@ static void explain_nothing(struct process *p)
 	err = each_file(p, note_reason);
 	f = reason.rust;
 	snprintf(path, sizeof(path), "/proc/%d/exe", p->pid);
-	if (err && err != -ENOENT && err != -ESRCH)
-		return; /* it is said */
+	if (err || reason.nsites)
+		return; /* it is said: no right to look, or to attach */
 	if (reason.foreign)
 		complain("cannot trace", process_name(p), "%s: %s", safe(reason.foreign->path),
 			 elf_error(-EOPNOTSUPP));
@@ -1211,12 +1248,13 @@ static int add_process(pid_t pid)
 	if (fgets(p->comm, sizeof(p->comm), file))
 		p->comm[strcspn(p->comm, "\n")] = 0;
 	fclose(file);
-	/* a thread that is no process has no pidfd */
 	p->pidfd = syscall(SYS_pidfd_open, pid, 0);
 	if (p->pidfd < 0) {
+		/* it has a directory in /proc: EINVAL, since Linux 6.9 ENOENT, is for a thread */
 		snprintf(path, sizeof(path), "pid %d", pid);
 		complain("cannot trace", path, "%s",
-			 errno == EINVAL ? "this is a thread, not a process" : strerror(errno));
+			 errno == EINVAL || errno == ENOENT ? "this is a thread, not a process"
+							    : strerror(errno));
 		return -1;
 	}
 	return 0;
@@ -1285,7 +1323,8 @@ static void list(void)
 		struct process *p = &processes[i];
 
 		crypto_version[0] = 0;
-		each_file(p, find_crypto_version);
+		if (each_file(p, find_crypto_version))
+			continue;
 		each_file(p, list_mapped);
 		if (!p->nattached)
 			explain_nothing(p);
@@ -1429,23 +1468,16 @@ static void hint_refused(int err)
 /* Says what is missing before anything is tried.  Returns 0 or -1. */
 static int check_kernel(void)
 {
-	static const struct {
-		int cap;
-		const char *name;
-	} caps[] = {
-		{CAP_SYS_ADMIN, "CAP_SYS_ADMIN"},
-		{CAP_SYS_PTRACE, "CAP_SYS_PTRACE"},
-	};
-	size_t i;
+	int map;
 
 	if (env.list) /* needs no more than the right to look at those processes */
 		return 0;
-	for (i = 0; i < ARRAY_SIZE(caps); i++) {
-		if (has_capability(caps[i].cap))
-			continue;
-		complain("not permitted", caps[i].name, "this capability is missing");
-		hint("run tlssnoop as root (sudo), or with CAP_SYS_ADMIN (probes, BPF) and "
-		     "CAP_SYS_PTRACE (to look into processes of others)");
+	if (!has_capability(CAP_SYS_ADMIN) &&
+	    !(has_capability(CAP_BPF) && has_capability(CAP_PERFMON))) {
+		complain("not permitted", "tracing",
+			 "it needs CAP_SYS_ADMIN, or CAP_BPF and "
+			 "CAP_PERFMON where the kernel has multi-uprobe links (Linux 6.10)");
+		hint("run tlssnoop as root (sudo); processes of others need CAP_SYS_PTRACE as well");
 		return -1;
 	}
 	if (access("/sys/kernel/btf/vmlinux", R_OK)) {
@@ -1454,12 +1486,20 @@ static int check_kernel(void)
 		     "CONFIG_DEBUG_INFO_BTF=y");
 		return -1;
 	}
-	if (masked("ringbuf") || libbpf_probe_bpf_map_type(BPF_MAP_TYPE_RINGBUF, NULL) != 1) {
+	map = masked("ringbuf") ? -EINVAL
+				: bpf_map_create(BPF_MAP_TYPE_RINGBUF, NULL, 0, 0, 4096, NULL);
+	if (map >= 0) {
+		close(map);
+		return 0;
+	}
+	if (map == -EINVAL) {
 		complain("cannot trace", "BPF ring buffer",
 			 "this kernel has none: it came with Linux 5.8");
-		return -1;
+	} else {
+		complain("cannot trace", "BPF ring buffer", "%s", strerror(-map));
+		hint_refused(map);
 	}
-	return 0;
+	return -1;
 }
 
 /* The program for a shape; NULL: it needs none there */
@@ -1757,8 +1797,9 @@ static void attach_mapped(struct process *p, size_t n, const struct mapping *m)
 	warn_half(f);
 }
 
-/* Attaches what the process has mapped since the last look */
-static void attach_process(struct process *p)
+/* Attaches what the process has mapped since the last look.  Returns 0, or an error if we
+ * may not look, which is said. */
+static int attach_process(struct process *p)
 {
 	__u32 tgid = p->pid;
 	__u8 one = 1;
@@ -1766,9 +1807,9 @@ static void attach_process(struct process *p)
 	p->stale = false;
 	if (bpf_map_update_elem(bpf_map__fd(skel->maps.processes), &tgid, &one, BPF_ANY)) {
 		complain("cannot trace", process_name(p), "%s", strerror(errno));
-		return;
+		return -1;
 	}
-	each_file(p, attach_mapped);
+	return each_file(p, attach_mapped);
 }
 
 /* The process runs another program: what was attached to the old one goes */
@@ -1920,7 +1961,7 @@ static int on_fact(void *ctx, void *data, size_t size)
 		forget_attachments(p);
 	correlate_fact(correlator, f);
 	/* the ring may never be empty: let the lines out, and look at the time */
-	if (done || now_ns(CLOCK_MONOTONIC) - batch_began > POLL_MS * 1000000ULL)
+	if (done || now() - batch_began > POLL_MS * 1000000ULL)
 		return -EAGAIN;
 	return 0;
 }
@@ -1930,10 +1971,10 @@ static bool consume(void)
 {
 	int n;
 
-	batch_began = now_ns(CLOCK_MONOTONIC);
-	clock_offset = now_ns(CLOCK_REALTIME) - batch_began;
+	batch_began = now();
+	clock_offset = clock_ns(CLOCK_REALTIME) - batch_began;
 	n = ring_buffer__consume(ring);
-	correlate_tick(correlator, now_ns(CLOCK_MONOTONIC));
+	correlate_tick(correlator, now());
 	flush_output();
 	return n == -EAGAIN;
 }
@@ -1955,7 +1996,7 @@ static bool any_left(void)
 
 static void run(void)
 {
-	__u64 deadline = now_ns(CLOCK_MONOTONIC) + env.duration * 1000000000ULL;
+	__u64 deadline = now() + env.duration * 1000000000ULL;
 	struct pollfd fds[1 + nwatches];
 	bool more = false, left = true;
 	size_t i;
@@ -1971,7 +2012,7 @@ static void run(void)
 		left = any_left(); /* before the last look at what they said */
 		more = consume();
 		attach_new();
-		if (env.duration && now_ns(CLOCK_MONOTONIC) >= deadline)
+		if (env.duration && now() >= deadline)
 			break;
 	}
 }
@@ -2063,8 +2104,10 @@ static int find_targets(void)
 	int fd, n;
 
 	for (i = 0; i < env.npaths; i++) {
-		fd = open(env.paths[i], O_RDONLY | O_CLOEXEC);
+		fd = open(env.paths[i], O_RDONLY | O_NONBLOCK | O_CLOEXEC); /* a fifo waits */
 		n = fd < 0 ? -errno : add_file(fd, env.paths[i]);
+		if (n >= 0 && files[n].error)
+			n = files[n].error;
 		if (n < 0) {
 			complain("cannot trace", safe(env.paths[i]), "%s", elf_error(n));
 			return -1;
@@ -2099,8 +2142,7 @@ static int attach(void)
 		n++;
 	}
 	for (i = 0; i < nprocesses; i++) {
-		attach_process(&processes[i]);
-		if (!processes[i].nattached)
+		if (!attach_process(&processes[i]) && !processes[i].nattached)
 			explain_nothing(&processes[i]);
 		n += processes[i].nattached;
 	}

@@ -1,0 +1,70 @@
+#!/usr/bin/env bats
+# SPDX-License-Identifier: GPL-2.0-only
+#
+# What can be tested without tracing anything: the parts of tlssnoop by themselves, and the table
+# of its hooks against the symbols of real programs. Needs the test programs and tlssnoop, and no
+# privilege, but for what -L asks for.
+# It must never need the network, nor leave more than its own temporary files.
+
+load lib
+
+teardown() {
+	finish
+}
+
+# tap PROGRAM ARG...: all that it checks is well; shows what is not, and the program's remarks
+tap() {
+	local status=0
+	"$@" >"$BATS_TEST_TMPDIR/tap" || status=$?
+	grep -A 2 '^not ok' "$BATS_TEST_TMPDIR/tap" && return 1
+	((status == 0)) || fail "$1 ended with status $status"
+	grep -q '^1\.\.[1-9]' "$BATS_TEST_TMPDIR/tap" || fail "$1 did not say what it checked"
+	grep '^#' "$BATS_TEST_TMPDIR/tap" >&3 || :
+}
+
+@test "which socket a chunk belongs to: one rule after the other" {
+	tap "$TESTS/correlate_test"
+}
+
+@test "which socket a chunk belongs to: generated schedules" {
+	tap "$TESTS/schedules_test"
+}
+
+@test "ELF files, whole and damaged" {
+	tap "$TESTS/elfsym_test"
+}
+
+@test "how traces are compared" {
+	"$PYTHON" "$TESTS/trace_test.py"
+}
+
+@test "the hooks match the symbols of real programs, and no others" {
+	local file=$BATS_TEST_TMPDIR/symbols
+	"$TESTS/elfsym_test" "$TESTS/symbols.txt" "$file"
+	awk 'BEGIN {
+			hook["MessageEncrypter::encrypt"] = "encrypt"
+			hook["ExpectTraffic::handle"] = "handle"
+			hook["ExpectEarlyData::handle"] = "early-handle"
+		}
+		/^#/ { next }
+		NR == FNR { symbol[sprintf("0x%08x", 512 + 16 * ++n)] = $2; next }
+		FNR > 1 { print hook[$(NF - 1)], symbol[$(NF - 2)] }' \
+		"$TESTS/symbols.txt" <("$TLSSNOOP" -L -l "$file") >"$file.listed"
+	grep '^[^-#]' "$TESTS/symbols.txt" >"$file.expected"
+	diff -u "$file.expected" "$file.listed"
+}
+
+@test "a file of 200 MB with 500,000 functions" {
+	local file=$BATS_TEST_TMPDIR/big
+	"$TESTS/elfsym_test" big "$file"
+	"$PYTHON" - "$TLSSNOOP" -L -l "$file" <<-'END' >"$file.measured"
+		import resource, subprocess, sys, time
+		began = time.monotonic()
+		text = subprocess.run(sys.argv[1:], check=True, capture_output=True, text=True).stdout
+		seconds = time.monotonic() - began
+		mib = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024
+		print(f"{seconds:.2f} s, {mib} MiB")
+		sys.exit(text.count("SSL_read") != 1 or seconds > 3 or mib > 300)
+	END
+	echo "# $(<"$file.measured")" >&3
+}
