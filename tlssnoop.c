@@ -416,7 +416,8 @@ static const struct argp argp = {
 static volatile sig_atomic_t interrupted;
 static bool done;   /* enough was printed, or nothing is left to trace */
 static int status;  /* of the program */
-static bool broken; /* the output is closed: end without a word */
+static bool broken; /* the output takes no more */
+static bool silent; /* end without a word */
 
 static void on_signal(int sig __attribute__((unused)))
 {
@@ -442,6 +443,7 @@ static FILE *out;
 static bool out_is_terminal;
 static long long nlines;
 static unsigned long long nbytes;
+static unsigned long long nunwritten; /* chunks that came when the output was broken */
 
 /* longest line: JSON, where a byte may take six */
 static char line[6 * CHUNK_MAX + 4096];
@@ -483,25 +485,26 @@ static __u64 now(void)
 	return clock_ns(CLOCK_MONOTONIC) - ahead;
 }
 
+/* Nothing can be written any more: what still comes is only counted */
 static void output_failed(void)
 {
 	int err = errno;
 
 	if (done || broken)
 		return;
-	done = true;
-	if (err == EPIPE) {
-		broken = true;
-		return;
+	done = broken = true;
+	if (err == EPIPE) { /* the reader had enough */
+		silent = true;
+	} else if (err != EINTR) { /* a signal while the reader did not read: that is its end */
+		complain("cannot write", env.output ? safe(env.output) : "standard output", "%s",
+			 strerror(err));
+		status = EXIT_FAILURE;
 	}
-	complain("cannot write", env.output ? safe(env.output) : "standard output", "%s",
-		 strerror(err));
-	status = EXIT_FAILURE;
 }
 
 static void flush_output(void)
 {
-	if (fflush(out))
+	if (!broken && fflush(out))
 		output_failed();
 }
 
@@ -882,8 +885,10 @@ static void print_chunk(const struct chunk *c, const struct verdict *v, void *ct
 		}
 		return;
 	}
-	if (done)
+	if (done) {
+		nunwritten += broken;
 		return;
+	}
 	print_line(c, v, c->captured);
 	if (ferror(out))
 		output_failed();
@@ -1961,7 +1966,7 @@ static int on_fact(void *ctx, void *data, size_t size)
 		forget_attachments(p);
 	correlate_fact(correlator, f);
 	/* the ring may never be empty: let the lines out, and look at the time */
-	if (done || now() - batch_began > POLL_MS * 1000000ULL)
+	if ((done && !broken) || now() - batch_began > POLL_MS * 1000000ULL)
 		return -EAGAIN;
 	return 0;
 }
@@ -2020,7 +2025,7 @@ static void run(void)
 /* No more facts come: what is left in the ring is the end */
 static void drain(void)
 {
-	while (!done && consume())
+	while ((!done || broken) && !silent && consume())
 		;
 	correlate_flush(correlator);
 	flush_output();
@@ -2030,11 +2035,13 @@ static void print_summary(void)
 {
 	unsigned long long lost = skel->bss->lost_chunks;
 
-	if (broken)
+	if (silent)
 		return;
 	fprintf(stderr, "tlssnoop: %lld chunks, %llu bytes, %llu lost", nlines, nbytes, lost);
 	if (lost)
 		fprintf(stderr, " (%llu bytes)", (unsigned long long)skel->bss->lost_bytes);
+	if (nunwritten)
+		fprintf(stderr, ", %llu not written", nunwritten);
 	if (skel->bss->lost_facts)
 		fprintf(stderr, ", %llu system calls unseen",
 			(unsigned long long)skel->bss->lost_facts);

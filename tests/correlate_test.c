@@ -677,7 +677,8 @@ static void check_time(void)
 	encrypt(1, 0xa, 10);
 	sent(1, 3, 103, 10 + TLS13, 0); /* the latter */
 	correlate_flush(correlator);
-	ok(!strstr(out, "5:3"), "an object that does not wait does not leave its record to another");
+	ok(!strstr(out, "5:3"),
+	   "an object that does not wait does not leave its record to another");
 	correlate_free(correlator);
 
 	begin();

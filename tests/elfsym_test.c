@@ -100,8 +100,7 @@ static void begin(struct file *f)
 		"", ".dynsym", ".dynstr", ".symtab", ".strtab", ".comment", ".shstrtab",
 	};
 	static const int types[SECTIONS] = {
-		SHT_NULL,   SHT_DYNSYM,	  SHT_STRTAB, SHT_SYMTAB,
-		SHT_STRTAB, SHT_PROGBITS, SHT_STRTAB,
+		SHT_NULL, SHT_DYNSYM, SHT_STRTAB, SHT_SYMTAB, SHT_STRTAB, SHT_PROGBITS, SHT_STRTAB,
 	};
 	static const Elf64_Sym nothing;
 	int i;
@@ -616,8 +615,8 @@ static void make_big(const char *path)
 	f.hole = 200 << 20;
 	f.ph[0].p_filesz = CODE + DATA + f.hole;
 	for (i = 0; i < 500000; i++) {
-		snprintf(name, sizeof(name), "_ZN4core3fmt8builders%08d11DebugStruct5field17h%016xE",
-			 i, i);
+		snprintf(name, sizeof(name),
+			 "_ZN4core3fmt8builders%08d11DebugStruct5field17h%016xE", i, i);
 		add_function(&f, SYMTAB, name, FIRST + 16 * i);
 	}
 	add_function(&f, DYNSYM, "SSL_read", FIRST);

@@ -43,7 +43,7 @@ __attribute__((format(printf, 2, 3))) static inline bool ok(bool good, const cha
 static inline int tap_end(void)
 {
 	printf("1..%d\n", tap_checks);
-	return tap_failed || fflush(stdout) ? EXIT_FAILURE : EXIT_SUCCESS;
+	return fflush(stdout) || tap_failed ? EXIT_FAILURE : EXIT_SUCCESS;
 }
 
 #endif
