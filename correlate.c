@@ -29,6 +29,7 @@
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/param.h>
 #include <sys/queue.h>
 
 #define MS 1000000ULL
@@ -37,9 +38,6 @@
 #define WAIT_MAX (100 * MS)
 /* a chunk that is decided lets those before it go first, for so long */
 #define ORDER_MAX (30 * MS)
-/* so many chunks of an object waited in vain: the next ones do not wait */
-#define VAIN_MAX 3
-
 /* Bounds of memory.  What was not used for longest is forgotten. */
 #define OBJECTS_MAX	  65536
 #define SOCKETS_MAX	  65536
@@ -48,7 +46,8 @@
 
 #define RECEIVES 256 /* whose buffers are remembered, per process */
 
-#define CTYPE_APPDATA 23
+#define CTYPE_HANDSHAKE 22
+#define CTYPE_APPDATA	23
 
 #define HEADER_SIZE 5
 /* bytes by which a record is longer than its plaintext, at least: header and tag */
@@ -63,7 +62,9 @@ struct socket {
 	LIST_HEAD(, object) objects; /* that are bound to it */
 	struct endpoints ends;
 	__u64 conn;
-	int fd[2]; /* used last, by direction; -1: none */
+	__u64 since;	/* when it was connected; 0: it was before we looked */
+	__u64 received; /* bytes of records, in excess of what was read as plaintext */
+	int fd[2];	/* used last, by direction; -1: none */
 };
 
 /* a descriptor of a socket that was seen in use */
@@ -82,9 +83,9 @@ struct object {
 	TAILQ_HEAD(, waiting) waiting; /* its undecided chunks, in order */
 	__u64 conn;
 	__u64 inner_left; /* bytes of an inner TLS record that its next chunks hold */
-	unsigned int vain;
-	bool owner; /* of its socket: evidence is nested */
-	bool inner; /* its records are another object's plaintext */
+	bool owner;	  /* of its socket: evidence is nested */
+	bool weak;	  /* bound by order alone */
+	bool inner;	  /* its records are another object's plaintext */
 };
 
 struct thread {
@@ -103,6 +104,7 @@ struct receive {
 /* a chunk of which not all parts have come: they come from its thread, in order */
 struct partial {
 	LIST_ENTRY(partial) others;
+	struct process *process;
 	struct chunk chunk;
 };
 
@@ -114,7 +116,6 @@ struct process {
 	void *descriptors;
 	void *threads;
 	size_t nthreads;
-	LIST_HEAD(, partial) partials;
 	struct receive receives[RECEIVES]; /* a ring */
 	size_t nreceives;
 };
@@ -139,6 +140,7 @@ struct correlator {
 	TAILQ_HEAD(, object) objects; /* the one unused for longest first */
 	TAILQ_HEAD(, socket) sockets;
 	struct waiting_queue queue; /* in order of the facts */
+	LIST_HEAD(, partial) partials;
 	size_t nobjects;
 	size_t nsockets;
 	size_t waiting_bytes;
@@ -210,7 +212,8 @@ static void hand_out(struct correlator *c, const struct chunk *chunk, struct ver
 
 	if (!v->ends)
 		v->ends = &unknown;
-	c->fn(chunk, v, c->ctx);
+	if (!chunk->hidden)
+		c->fn(chunk, v, c->ctx);
 }
 
 static void let_go(struct correlator *c, struct waiting *w)
@@ -293,7 +296,7 @@ static void unbind(struct object *o)
 	if (o->socket)
 		LIST_REMOVE(o, bound);
 	o->socket = NULL;
-	o->owner = o->inner = false;
+	o->owner = o->inner = o->weak = false;
 	o->conn = 0;
 }
 
@@ -357,22 +360,26 @@ static void drop_socket(struct socket *s, __u64 now)
 
 static void feed_chunk(struct process *p, const struct chunk *chunk);
 
-static void complete(struct process *p, struct partial *partial)
+static void complete(struct partial *partial)
 {
 	LIST_REMOVE(partial, others);
-	feed_chunk(p, &partial->chunk);
+	feed_chunk(partial->process, &partial->chunk);
 	free(partial);
 }
 
 static void drop_process(struct process *p, __u64 now)
 {
 	struct correlator *c = p->correlator;
+	struct partial *partial, *next;
 	struct waiting *w;
 
-	while (!LIST_EMPTY(&p->partials)) /* the rest was lost: it stays cut */
-		complete(p, LIST_FIRST(&p->partials));
+	for (partial = LIST_FIRST(&c->partials); partial; partial = next) {
+		next = LIST_NEXT(partial, others);
+		if (partial->process == p) /* the rest was lost: it stays cut */
+			complete(partial);
+	}
 
-	TAILQ_FOREACH (w, &c->queue, queue)
+	TAILQ_FOREACH(w, &c->queue, queue)
 		if (w->object && w->object->process == p)
 			decide(c, w, now);
 	tdestroy(p->objects, free_object);
@@ -492,8 +499,12 @@ static struct thread *get_thread(struct process *p, __u32 tid)
 	return t;
 }
 
-static void bind(struct object *o, struct socket *s)
+static void bind(struct object *o, struct socket *s, __u64 now)
 {
+	struct correlator *c = o->process->correlator;
+	struct waiting *w, *next;
+
+	o->weak = false;
 	if (o->socket == s)
 		return;
 	if (o->socket)
@@ -505,6 +516,12 @@ static void bind(struct object *o, struct socket *s)
 		o->conn = s->conn;
 	else
 		s->conn = o->conn;
+	/* what was written waits for its record; what was read waited for this */
+	for (w = TAILQ_FIRST(&o->waiting); w; w = next) {
+		next = TAILQ_NEXT(w, same);
+		if (w->chunk.dir == DIR_READ)
+			decide(c, w, now);
+	}
 }
 
 /* Evidence */
@@ -531,22 +548,24 @@ static bool fits(__u64 plain, __u64 record)
 	return false;
 }
 
-static struct waiting *fitting(struct object *o, __u64 record)
+/* The first chunk of o that waits for such a record on s: none from before it was connected */
+static struct waiting *fitting(struct object *o, struct socket *s, __u64 record)
 {
 	struct waiting *w;
 
-	TAILQ_FOREACH (w, &o->waiting, same)
-		if (w->chunk.dir == DIR_WRITE && fits(w->chunk.len, record))
+	TAILQ_FOREACH(w, &o->waiting, same)
+		if (w->chunk.dir == DIR_WRITE && w->chunk.fact.time >= s->since &&
+		    fits(w->chunk.len, record))
 			return w;
 	return NULL;
 }
 
-/* The object with this key, if it is not bound yet and a chunk of it fits */
-static struct object *unbound(struct process *p, __u64 key, __u64 record)
+/* The object with this key, if its socket is not known for sure and a chunk of it fits */
+static struct object *unbound(struct process *p, __u64 key, struct socket *s, __u64 record)
 {
 	struct object *o = key ? find(&p->objects, key) : NULL;
 
-	return o && !o->socket && fitting(o, record) ? o : NULL;
+	return o && (!o->socket || o->weak) && fitting(o, s, record) ? o : NULL;
 }
 
 /* The object whose plaintext this record on s holds, or NULL */
@@ -555,15 +574,21 @@ static struct object *object_of(struct process *p, struct socket *s, struct thre
 	struct object *o, *only = NULL;
 	struct waiting *w;
 
-	LIST_FOREACH (o, &s->objects, bound)
-		if (fitting(o, record))
+	LIST_FOREACH(o, &s->objects, bound)
+		if (fitting(o, s, record))
 			return o;
-	if (t && (o = unbound(p, t->encrypted_for, record)))
+	o = t ? unbound(p, t->encrypted_for, s, record) : NULL;
+	if (o || !t)
 		return o;
-	TAILQ_FOREACH (w, &p->correlator->queue, queue) {
+	/*
+	 * This thread sends later what it encrypted before.  Only of rustls is every
+	 * record known, those of the handshake included, so that none of them is
+	 * taken for another.
+	 */
+	TAILQ_FOREACH(w, &p->correlator->queue, queue) {
 		o = w->object;
-		if (!o || o == only || o->process != p || o->socket || w->chunk.dir != DIR_WRITE ||
-		    !fits(w->chunk.len, record))
+		if (!o || o == only || o->process != p || w->chunk.lib != LIB_RUSTLS ||
+		    w->chunk.fact.tid != t->tid || !unbound(p, o->key, s, record))
 			continue;
 		if (only)
 			return NULL;
@@ -575,15 +600,17 @@ static struct object *object_of(struct process *p, struct socket *s, struct thre
 /* o went over s in a record of this length.  Returns the chunk that the record held. */
 static struct waiting *sent(struct object *o, struct socket *s, __u64 record, __u64 now)
 {
-	struct waiting *w, *next;
+	struct correlator *c = o->process->correlator;
+	struct waiting *w = fitting(o, s, record), *next;
 
-	bind(o, s);
-	o->vain = 0;
+	/* what was never sent to an earlier socket, by an object at the same address */
+	while ((next = TAILQ_FIRST(&o->waiting)) != w && next->chunk.fact.time < s->since)
+		decide(c, next, now);
+	bind(o, s, now);
 	/* those before it went by unseen: before we looked, or in a call we lost */
-	w = fitting(o, record);
 	do {
 		next = TAILQ_FIRST(&o->waiting);
-		decide(o->process->correlator, next, now);
+		decide(c, next, now);
 	} while (next != w);
 	return w; /* in the queue until let_go_in_order() */
 }
@@ -599,10 +626,10 @@ static struct object *inner_of(struct process *p, struct object *outer, struct t
 {
 	struct object *o;
 
-	LIST_FOREACH (o, &outer->socket->objects, bound)
-		if (o->inner && o != outer && fitting(o, record))
+	LIST_FOREACH(o, &outer->socket->objects, bound)
+		if (o->inner && o != outer && fitting(o, outer->socket, record))
 			return o;
-	o = t ? unbound(p, t->encrypted_before, record) : NULL;
+	o = t ? unbound(p, t->encrypted_before, outer->socket, record) : NULL;
 	return o != outer ? o : NULL;
 }
 
@@ -664,6 +691,7 @@ static void received(struct process *p, struct socket *s, struct thread *t, cons
 	r->addr = io->addr;
 	r->bytes = io->bytes;
 	r->sock = s->inode;
+	s->received += io->bytes;
 	if (t)
 		t->received_on = s->inode;
 }
@@ -682,20 +710,6 @@ static void feed_io(struct process *p, const struct io *io)
 		received(p, s, t, io);
 }
 
-/* The socket of the newest receive into this place */
-static struct socket *received_at(struct process *p, __u64 addr)
-{
-	size_t i, n = p->nreceives < RECEIVES ? p->nreceives : RECEIVES;
-
-	for (i = 1; i <= n; i++) {
-		struct receive *r = &p->receives[(p->nreceives - i) % RECEIVES];
-
-		if (addr - r->addr < r->bytes)
-			return find(&p->sockets, r->sock);
-	}
-	return NULL;
-}
-
 /*
  * The socket that a record decrypted in place came from.  It is the record's end that
  * counts: that arrived last, just before it was decrypted, and is where it was received,
@@ -706,25 +720,41 @@ static struct socket *received_at(struct process *p, __u64 addr)
 static struct socket *received_in_place(struct process *p, const struct chunk *chunk)
 {
 	__u64 end = chunk->addr + chunk->len + 16;
-	struct socket *s = received_at(p, end);
+	size_t i, n = p->nreceives < RECEIVES ? p->nreceives : RECEIVES;
 
-	return s ? s : received_at(p, end - 1);
+	for (i = 1; i <= n; i++) {
+		struct receive *r = &p->receives[(p->nreceives - i) % RECEIVES];
+
+		if (end - r->addr < r->bytes || end - 1 - r->addr < r->bytes)
+			return find(&p->sockets, r->sock);
+	}
+	return NULL;
 }
 
 /* Finds the evidence for what was read; false: later evidence may help */
-static bool decide_read(struct process *p, struct object *o, const struct chunk *chunk)
+static bool decide_read(struct process *p, struct object *o, struct thread *t,
+			const struct chunk *chunk)
 {
-	struct thread *t = get_thread(p, chunk->fact.tid);
 	struct socket *last = t && t->received_on ? find(&p->sockets, t->received_on) : NULL;
 	struct socket *s = chunk->lib == LIB_RUSTLS ? received_in_place(p, chunk) : NULL;
+	__u64 now = chunk->fact.time, record = chunk->len + RECORD_MORE;
 
-	/* alone against both others it is chance: a buffer that was copied from elsewhere */
-	if (s && o->socket && s != o->socket && s != last)
-		s = NULL;
-	if (!s && !o->socket)
-		s = last;
-	if (s)
-		bind(o, s);
+	if (s && s == last) {
+		bind(o, s, now);
+	} else if (!o->socket || (o->weak && o->socket->received < record)) {
+		/*
+		 * Order alone: only if no place speaks against it (chance may: rustls up to
+		 * 0.22 copies) and enough came in to hold the record.
+		 */
+		if (o->socket)
+			unbind(o);
+		if (!s && last && last->received >= record) {
+			bind(o, last, now);
+			o->weak = true;
+		}
+	}
+	if (o->socket)
+		o->socket->received -= MIN(o->socket->received, record);
 	/* an object of rustls that reads never writes: nothing more will be learnt */
 	return o->socket || chunk->lib == LIB_RUSTLS;
 }
@@ -734,9 +764,9 @@ static void feed_chunk(struct process *p, const struct chunk *chunk)
 	struct correlator *c = p->correlator;
 	__u64 now = chunk->fact.time;
 	struct object *o = get_object(p, chunk->key, now);
+	struct thread *t = get_thread(p, chunk->fact.tid);
 	struct socket *s;
-	struct thread *t;
-	bool decided;
+	bool decided = false;
 
 	if (!o) {
 		enqueue(c, chunk, NULL, false);
@@ -746,26 +776,20 @@ static void feed_chunk(struct process *p, const struct chunk *chunk)
 		s = get_socket(p, chunk->fact.sock, chunk->fact.fd, chunk->dir & 1, &chunk->ends,
 			       now);
 		if (s) {
-			bind(o, s);
+			bind(o, s, now);
 			o->owner = true;
 		}
-	}
-	t = get_thread(p, chunk->fact.tid);
-	if (o->owner || o->vain >= VAIN_MAX) {
-		decided = true;
-	} else if (chunk->dir == DIR_READ) {
-		decided = decide_read(p, o, chunk);
-	} else {
-		if (t && t->encrypted_for != o->key) {
-			t->encrypted_before = t->encrypted_for;
-			t->encrypted_for = o->key;
-		}
-		decided = false;
 	}
 	if (o->owner) {
 		decide_all(c, o, now);
 		if (chunk->dir == DIR_WRITE)
 			look_inside(p, o, t, chunk, now);
+		decided = true;
+	} else if (chunk->dir == DIR_READ) {
+		decided = decide_read(p, o, t, chunk);
+	} else if (t && t->encrypted_for != o->key) {
+		t->encrypted_before = t->encrypted_for;
+		t->encrypted_for = o->key;
 	}
 	enqueue(c, chunk, o, !decided);
 }
@@ -776,11 +800,11 @@ static void feed_part(struct process *p, const struct chunk *part)
 	struct partial *whole;
 	struct chunk *c;
 
-	LIST_FOREACH (whole, &p->partials, others)
-		if (whole->chunk.fact.tid == part->fact.tid)
+	LIST_FOREACH(whole, &p->correlator->partials, others)
+		if (whole->process == p && whole->chunk.fact.tid == part->fact.tid)
 			break;
 	if (whole && !part->part) {
-		complete(p, whole);
+		complete(whole);
 		whole = NULL;
 	}
 	if (!whole) {
@@ -791,7 +815,8 @@ static void feed_part(struct process *p, const struct chunk *part)
 			feed_chunk(p, part);
 			return;
 		}
-		LIST_INSERT_HEAD(&p->partials, whole, others);
+		LIST_INSERT_HEAD(&p->correlator->partials, whole, others);
+		whole->process = p;
 		memcpy(&whole->chunk, part, sizeof(*part));
 		whole->chunk.captured = 0;
 	}
@@ -802,13 +827,14 @@ static void feed_part(struct process *p, const struct chunk *part)
 		c->captured += part->captured;
 	}
 	if (part->part + part->part_len >= c->len)
-		complete(p, whole);
+		complete(whole);
 }
 
 void correlate_fact(struct correlator *c, const struct fact *f)
 {
 	const struct chunk *chunk;
 	struct process *p;
+	struct thread *t;
 
 	if (f->lost != c->lost) {
 		/* a close may be among what was lost: a binding could name the wrong socket */
@@ -831,6 +857,11 @@ void correlate_fact(struct correlator *c, const struct fact *f)
 		break;
 	case FACT_IO:
 		feed_io(p, (const struct io *)f);
+		break;
+	case FACT_OTHER:
+		t = get_thread(p, f->tid);
+		if (t)
+			t->received_on = 0;
 		break;
 	case FACT_CLOSE:
 		if (f->fd < 0) {
@@ -858,10 +889,8 @@ void correlate_tick(struct correlator *c, __u64 now)
 	for (w = TAILQ_FIRST(&c->queue); w; w = next) {
 		next = TAILQ_NEXT(w, queue);
 		o = w->object;
-		if (o && w->since + WAIT_MAX <= now) {
-			o->vain++;
+		if (o && w->since + WAIT_MAX <= now)
 			decide(c, w, w->since);
-		}
 		/* undecided ones before it are of other connections, or would be its object's */
 		if (!w->object && w->since + ORDER_MAX <= now)
 			let_go(c, w);
@@ -873,6 +902,8 @@ void correlate_flush(struct correlator *c)
 {
 	struct waiting *w;
 
+	while (!LIST_EMPTY(&c->partials))
+		complete(LIST_FIRST(&c->partials));
 	while ((w = TAILQ_FIRST(&c->queue))) {
 		if (w->object)
 			decide(c, w, w->since);

@@ -80,4 +80,31 @@ bool elfsym_matches(const struct elfsym_name *name, const struct elfsym_pattern 
  */
 int elfsym_version(struct elfsym *elf, const char *prefix, char *buf, size_t size);
 
+/* What elfsym_tables() finds */
+enum elfsym_role {
+	ELFSYM_ENCRYPT,	   /* rustls's MessageEncrypter::encrypt, 0.24: RecordEncrypter */
+	ELFSYM_DECRYPT,	   /* rustls's MessageDecrypter::decrypt, 0.24: RecordDecrypter */
+	ELFSYM_NO_DECRYPT, /* no function: that of the cipher with this encrypt is not found */
+	ELFSYM_HANDLE,	   /* rustls's ExpectTraffic::handle */
+	ELFSYM_SSL_READ,   /* OpenSSL's, with the arguments and the result of SSL_read_ex */
+	ELFSYM_SSL_WRITE,  /* likewise SSL_write_ex */
+};
+
+/*
+ * Finds functions in the ELF file behind fd by the tables through which they are called:
+ * for files without symbols.  It knows rustls 0.20 to 0.24 and OpenSSL, x86-64 and arm64,
+ * whichever runs.  Calls fn for each; .name is the cipher ("tls13", "tls12-gcm",
+ * "tls12-chacha", "tls12": both), the versions of rustls that have such states ("0.23.11+")
+ * or "SSL_METHOD", .source is ".vtable", both static.  fn ends the walk by returning other
+ * than 0.  Returns what fn returned last, 0 if there is nothing, or, before any call, one
+ * of elfsym_open()'s errors, or -E2BIG: looking through the file would take too long.
+ *
+ * The functions of rustls's copies in one file are not told apart.  Whoever hooks encrypt
+ * or handle must check that the content type is that of application data.  In OpenSSL, the
+ * functions are those that SSL_read and SSL_write call: hook the ones or the others.
+ */
+int elfsym_tables(int fd,
+		  int (*fn)(const struct elfsym_func *func, enum elfsym_role role, void *ctx),
+		  void *ctx);
+
 #endif

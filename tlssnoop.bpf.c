@@ -457,6 +457,7 @@ static __noinline void chunk_init(struct chunk *c, __u64 key, __u64 addr, __u64 
 	c->lib = ROW_LIB(row);
 	c->dir = ROW_DIR(row);
 	c->nested = NESTED_NONE;
+	c->hidden = !!(row & ROW_HIDDEN);
 	__builtin_memset(c->unused, 0, sizeof(c->unused));
 	bpf_get_current_comm(c->comm, sizeof(c->comm));
 	c->ends.family = 0;
@@ -474,7 +475,7 @@ static __always_inline __u64 bytes_wanted(__u64 len, __u64 before, __u64 row)
 {
 	__u64 limit = snap[ROW_DIR(row) & 1];
 
-	if (len > CHUNK_MAX || before >= limit)
+	if (len > CHUNK_MAX || before >= limit || (row & ROW_HIDDEN))
 		return 0;
 	return len < limit - before ? len : limit - before;
 }
@@ -830,43 +831,57 @@ int call_return_sleepable(struct regs *regs)
  * {pointer, length} follows; else words 0 and 1 are an array of such, of whose bytes
  * those from word 2 to word 3 are meant.
  */
-#define ENUM_TYPE_VERSION(word) ((word)&0xffff00ff)
-#define ENUM_APPDATA		0x00040003
-#define WIRE_TYPE_VERSION(word) ((word)&0xffffffffff)
-#define WIRE_APPDATA		0x1703030000
+#define IS_ENUM(word)	      (((word)&0xffff00fc) == 0x00040000)
+#define IS_ENUM_APPDATA(word) (((word)&0xff) == 3)
+#define IS_WIRE(word)	      (((word)&0xfcffffffff) == 0x1403030000)
+#define IS_WIRE_APPDATA(word) (((word) >> 32 & 0xff) == 0x17)
 
-/* Returns 1 for application data; then s says where it is, in an array of slices if
- * s->array is not 0, else in s->slice */
+enum { NO_MESSAGE, APPDATA, OTHER_MESSAGE };
+
+/* Finds out what message is.  If it is one, s says where its bytes are: in an array of
+ * slices if s->array is not 0, else in s->slice. */
 static __always_inline int parse_message(bool sleepable, struct slices *s, __u64 message)
 {
+	__u64 type;
+
 	if (copy_in(sleepable, s->slice, sizeof(s->slice), message + 0x10))
-		return 0;
+		return NO_MESSAGE;
 	s->skip = s->slice[0];
 	s->len = s->slice[1];
-	if (ENUM_TYPE_VERSION(s->skip) == ENUM_APPDATA) {
-		s->array = 0;
-		return !copy_in(sleepable, s->slice, sizeof(s->slice), message) && s->slice[1];
+	s->array = 0;
+	if (IS_ENUM(s->skip)) {
+		type = s->skip;
+		if (copy_in(sleepable, s->slice, sizeof(s->slice), message))
+			return NO_MESSAGE;
+		s->len = s->slice[1];
+		return IS_ENUM_APPDATA(type) ? APPDATA : OTHER_MESSAGE;
 	}
 	if (copy_in(sleepable, s->slice, sizeof(s->slice[0]), message + 0x20))
-		return 0;
-	if (ENUM_TYPE_VERSION(s->slice[0]) != ENUM_APPDATA &&
-	    WIRE_TYPE_VERSION(s->slice[0]) != WIRE_APPDATA)
-		return 0;
+		return NO_MESSAGE;
+	type = s->slice[0];
+	if (!IS_ENUM(type) && !IS_WIRE(type))
+		return NO_MESSAGE;
 	if (copy_in(sleepable, s->slice, sizeof(s->slice), message))
-		return 0;
+		return NO_MESSAGE;
 	s->array = s->slice[0];
 	if (!s->array) {
 		s->slice[0] = s->slice[1];
 		s->slice[1] = s->skip;
-		return s->slice[1] > 0;
+		s->len = s->skip;
+	} else {
+		if (s->len <= s->skip || s->len - s->skip > CHUNK_MAX)
+			return NO_MESSAGE;
+		s->len -= s->skip;
+		s->part = 0;
 	}
-	if (s->len <= s->skip || s->len - s->skip > CHUNK_MAX)
-		return 0;
-	s->len -= s->skip;
-	s->part = 0;
-	return 1;
+	return (IS_ENUM(type) ? IS_ENUM_APPDATA(type) : IS_WIRE_APPDATA(type)) ? APPDATA
+									       : OTHER_MESSAGE;
 }
 
+/*
+ * A message that is no application data is reported without its bytes: its record is on
+ * the socket like the others, and must not be taken for one of theirs.
+ */
 static __always_inline int encrypt(bool sleepable, struct regs *regs)
 {
 	__u64 row = row_of(regs);
@@ -882,13 +897,18 @@ static __always_inline int encrypt(bool sleepable, struct regs *regs)
 	s = &t->slices;
 	s->row = row;
 	s->key = rust_arg1(regs);
-	if (!parse_message(sleepable, s, rust_arg2(regs)))
-		return 0;
-	if (!s->array)
-		return sleepable ? record_sleepable(s->key, s->slice[0], s->slice[1], row)
-				 : record_plain(s->key, s->slice[0], s->slice[1], row);
-	for (i = 0; i < TURNS && more; i++)
-		more = sleepable ? slices_sleepable() : slices_plain();
+	switch (parse_message(sleepable, s, rust_arg2(regs))) {
+	case OTHER_MESSAGE:
+		return record_plain(s->key, 0, s->len, row | ROW_HIDDEN);
+	case APPDATA:
+		if (!s->len)
+			return 0;
+		if (!s->array)
+			return sleepable ? record_sleepable(s->key, s->slice[0], s->len, row)
+					 : record_plain(s->key, s->slice[0], s->len, row);
+		for (i = 0; i < TURNS && more; i++)
+			more = sleepable ? slices_sleepable() : slices_plain();
+	}
 	return 0;
 }
 
@@ -1150,6 +1170,16 @@ static __noinline bool record_at(struct io *io)
 	return (io->header & HEADER_MASK) == HEADER_BITS;
 }
 
+/* Adds the record whose header was read last; there must be room */
+static __always_inline void note_record(struct io *io)
+{
+	__u64 n = io->nrecords & (RECORDS_MAX - 1);
+
+	io->length[n] = __builtin_bswap16(io->header >> 24);
+	io->ctype[n] = io->header;
+	io->nrecords = n + 1;
+}
+
 /* Goes n bytes on; at the end of a buffer to the next one.  Returns what is left in it. */
 static __noinline __u64 advance(struct io *io, __u64 n)
 {
@@ -1187,9 +1217,7 @@ static __noinline int walk(struct io *io)
 		io->to_walk = 0;
 		return 0;
 	}
-	io->length[n] = __builtin_bswap16(io->header >> 24);
-	io->ctype[n] = io->header;
-	io->nrecords = n + 1;
+	note_record(io);
 	io->left = io->length[n] + HEADER_SIZE;
 	return 1;
 }
@@ -1238,6 +1266,21 @@ static __always_inline void fact_lost(void)
 	__sync_fetch_and_add(&lost_facts, 1);
 }
 
+static __noinline void emit_fact(__u32 type, int fd)
+{
+	struct fact *f = bpf_ringbuf_reserve(&facts, sizeof(*f), 0);
+
+	if (!f) {
+		fact_lost();
+		return;
+	}
+	fact_init(f, type);
+	f->fd = fd;
+	if (type == FACT_CLOSE && fd >= 0) /* may be another file's number by now */
+		f->sock = socket_inode(file_of(fd));
+	bpf_ringbuf_submit(f, wakeup_flags());
+}
+
 /*
  * A system call on fd moved bytes, to or from count buffers at an address.  Not static,
  * so that the verifier looks at it once.
@@ -1245,6 +1288,9 @@ static __always_inline void fact_lost(void)
 #define HOW(buffers, dir) ((__u64)(buffers) | (__u64)(dir) << 32)
 #define HOW_BUFFERS(how)  ((__u32)(how))
 #define HOW_DIR(how)	  ((how) >> 32 & 1)
+/* the call failed; bytes is what it would have liked to write */
+#define HOW_REFUSED(how) ((how) >> 33 & 1)
+#define REFUSED		 (2ULL << 32)
 
 __noinline int io_done(__u64 fd, __u64 buffer, __u64 count, __u64 bytes, __u64 how)
 {
@@ -1276,8 +1322,12 @@ __noinline int io_done(__u64 fd, __u64 buffer, __u64 count, __u64 bytes, __u64 h
 	if (note_nested(io, is_record, file))
 		goto discard;
 	stream = stream_of(sock, is_record);
-	if (!stream) /* not TLS, or we came in the middle of a record */
-		goto discard;
+	if (!stream) { /* not TLS, or we came in the middle of a record */
+		bpf_ringbuf_discard(io, BPF_RB_NO_WAKEUP);
+		if (HOW_DIR(how) == DIR_READ)
+			emit_fact(FACT_OTHER, fd);
+		return 0;
+	}
 	read_ends(&io->ends, file);
 	if (HOW_DIR(how) == DIR_WRITE) {
 		io->left = stream->left;
@@ -1285,29 +1335,19 @@ __noinline int io_done(__u64 fd, __u64 buffer, __u64 count, __u64 bytes, __u64 h
 		for (i = 0; i <= RECORDS_MAX; i++)
 			if (!walk(io))
 				break;
-		stream->left = io->left;
 		io->rest = io->to_walk;
+		if (HOW_REFUSED(how))
+			io->bytes = 0;
+		else
+			stream->left = io->left;
+	} else if (is_record) {
+		note_record(io);
 	}
 	bpf_ringbuf_submit(io, wakeup_flags());
 	return 0;
 discard:
 	bpf_ringbuf_discard(io, BPF_RB_NO_WAKEUP);
 	return 0;
-}
-
-static __noinline void emit_fact(__u32 type, int fd)
-{
-	struct fact *f = bpf_ringbuf_reserve(&facts, sizeof(*f), 0);
-
-	if (!f) {
-		fact_lost();
-		return;
-	}
-	fact_init(f, type);
-	f->fd = fd;
-	if (type == FACT_CLOSE && fd >= 0) /* may be another file's number by now */
-		f->sock = socket_inode(file_of(fd));
-	bpf_ringbuf_submit(f, wakeup_flags());
 }
 
 /* sendmmsg, recvmmsg: an array of {struct msghdr, bytes (u32), padding} */
@@ -1336,15 +1376,14 @@ SEC("tp_btf/sys_exit")
 int sys_exit(__u64 *ctx)
 {
 	struct pt_regs *regs = (void *)ctx[0];
-	long ret = ctx[1], nr;
-	enum buffers buffers;
+	long ret = ctx[1], nr = sys_number(regs);
+	enum buffers buffers = buffers_of(nr);
+	__u64 dir = direction_of(nr);
 	int closed;
 
-	if (ret < 0)
-		return 0;
-	nr = sys_number(regs);
-	buffers = buffers_of(nr);
 	if (buffers == NO_IO) {
+		if (ret < 0)
+			return 0;
 		if (nr == SYS_CLOSE)
 			closed = sys_arg1(regs);
 		else if (nr == SYS_DUP2 || nr == SYS_DUP3)
@@ -1355,12 +1394,21 @@ int sys_exit(__u64 *ctx)
 			return 0;
 		if (traced(false))
 			emit_fact(FACT_CLOSE, closed);
-	} else if (ret && traced(false)) {
-		if (buffers == MMSG)
-			messages_done(sys_arg1(regs), sys_arg2(regs), ret, direction_of(nr));
-		else
-			io_done((__u32)sys_arg1(regs), sys_arg2(regs), sys_arg3(regs), ret,
-				HOW(buffers, direction_of(nr)));
+		return 0;
+	}
+	if (!ret || (ret < 0 && dir == DIR_READ) || !traced(false))
+		return 0;
+	if (ret < 0) {
+		/* what a full socket refuses still says whose the record is */
+		if (buffers != MMSG)
+			io_done((__u32)sys_arg1(regs), sys_arg2(regs), sys_arg3(regs),
+				buffers == BUF ? sys_arg3(regs) : RECORDS_MAX * CHUNK_MAX,
+				HOW(buffers, dir) | REFUSED);
+	} else if (buffers == MMSG) {
+		messages_done(sys_arg1(regs), sys_arg2(regs), ret, dir);
+	} else {
+		io_done((__u32)sys_arg1(regs), sys_arg2(regs), sys_arg3(regs), ret,
+			HOW(buffers, dir));
 	}
 	return 0;
 }

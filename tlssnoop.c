@@ -1572,7 +1572,7 @@ static int load(void)
 		strncpy((char *)skel->rodata->comm_wanted, env.comm, COMM_SIZE - 1);
 	if (env.user)
 		skel->rodata->uid_wanted = env.uid;
-	bpf_object__for_each_program (prog, skel->obj)
+	bpf_object__for_each_program(prog, skel->obj)
 		if (bpf_program__type(prog) == BPF_PROG_TYPE_KPROBE)
 			bpf_program__set_autoload(prog, false);
 	for (shape = 0; shape < SHAPE_COUNT; shape++) {
@@ -1954,6 +1954,7 @@ static void attach_new(void)
 
 static struct correlator *correlator;
 static __u64 batch_began;
+static __u64 last_fact; /* its time */
 
 static int on_fact(void *ctx, void *data, size_t size)
 {
@@ -1965,6 +1966,7 @@ static int on_fact(void *ctx, void *data, size_t size)
 	if (f->type == FACT_EXEC && (p = find_process(f->tgid)))
 		forget_attachments(p);
 	correlate_fact(correlator, f);
+	last_fact = f->time;
 	/* the ring may never be empty: let the lines out, and look at the time */
 	if ((done && !broken) || now() - batch_began > POLL_MS * 1000000ULL)
 		return -EAGAIN;
@@ -1979,7 +1981,8 @@ static bool consume(void)
 	batch_began = now();
 	clock_offset = clock_ns(CLOCK_REALTIME) - batch_began;
 	n = ring_buffer__consume(ring);
-	correlate_tick(correlator, now());
+	/* while there is more, the evidence that a chunk waits for may be in the ring */
+	correlate_tick(correlator, n == -EAGAIN ? last_fact : now());
 	flush_output();
 	return n == -EAGAIN;
 }

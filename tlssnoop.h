@@ -23,7 +23,8 @@
 
 enum fact_type {
 	FACT_CHUNK, /* struct chunk: plaintext passed a TLS library */
-	FACT_IO,    /* struct io: TLS records passed a socket */
+	FACT_IO,    /* struct io: TLS records passed a socket, or were refused by it */
+	FACT_OTHER, /* the thread received on fd, a socket not known to carry TLS */
 	FACT_CLOSE, /* fd was closed or replaced; sock: what it names now, or 0 */
 	FACT_EXEC,  /* the process executes another program */
 	FACT_EXIT,  /* the process is gone */
@@ -55,6 +56,8 @@ enum shape { SHAPE_CALL, SHAPE_ENCRYPT, SHAPE_HANDLE, SHAPE_DECRYPT, SHAPE_COUNT
 #define ROW_VALID		 (1ULL << 24)
 /* the file is traced in whatever process runs it (-l) */
 #define ROW_ANY_PROCESS (1ULL << 25)
+/* within the kernel side: what is encrypted is no application data */
+#define ROW_HIDDEN (1ULL << 26)
 
 /* Addresses of a socket; ports in host order; family 0: not known */
 struct endpoints {
@@ -97,7 +100,8 @@ struct chunk {
 	__u8 lib;    /* enum library */
 	__u8 dir;    /* enum direction */
 	__u8 nested; /* enum nested */
-	__u8 unused[5];
+	__u8 hidden; /* no application data: a handshake message that became a record */
+	__u8 unused[4];
 	char comm[COMM_SIZE]; /* of the thread */
 	struct endpoints ends;
 	__u8 data[];
@@ -106,12 +110,12 @@ struct chunk {
 struct io {
 	struct fact fact;
 	__u64 addr;  /* of the first buffer in the process */
-	__u64 bytes; /* that the call moved */
+	__u64 bytes; /* that the call moved; 0: the socket took none, but was offered them */
 	__u8 dir;    /* enum direction */
 	__u8 nrecords;
 	__u8 unused[6];
 	struct endpoints ends;
-	/* of the records whose header was in the buffers, in order; writes only */
+	/* of the records whose header was in the buffers, in order; of a read the first */
 	__u16 length[RECORDS_MAX]; /* bytes after the header */
 	__u8 ctype[RECORDS_MAX];   /* content type: 23 is application data */
 	__u64 rest;		   /* bytes behind those records that hold further ones */

@@ -17,6 +17,7 @@ TRACE=$BATS_TEST_TMPDIR/trace
 SNOOP_ERR=$BATS_TEST_TMPDIR/tlssnoop.stderr
 TARGET_OUT=$BATS_TEST_TMPDIR/target.stdout
 TARGET_ERR=$BATS_TEST_TMPDIR/target.stderr
+ACCOUNT=$BATS_TEST_TMPDIR/account	# what a relay keeps
 
 STARTED=()	# pids of this test that nobody has waited for yet
 
@@ -127,6 +128,36 @@ make_certificate() {
 		-subj /CN=localhost -addext subjectAltName=DNS:localhost,IP:127.0.0.1 \
 		-keyout "$KEY" -out "$CERT" 2>"$BATS_FILE_TMPDIR/openssl.stderr" ||
 		fail "$(cat "$BATS_FILE_TMPDIR/openssl.stderr")"
+}
+
+free_port() {
+	"$PYTHON" -c 'import socket; print(socket.create_server(("127.0.0.1", 0)).getsockname()[1])'
+}
+
+# start_relay PORT ARG...: towards the server at PORT; sets RELAY_PID and RELAY_PORT
+start_relay() {
+	local out=$BATS_TEST_TMPDIR/relay.stdout err=$BATS_TEST_TMPDIR/relay.stderr
+	mkdir -p "$ACCOUNT"
+	"$PYTHON" "$TESTS/relay.py" --cert "$CERT" --key "$KEY" --account "$ACCOUNT" \
+		--upstream "$@" >"$out" 2>"$err" 3>&- &
+	RELAY_PID=$!
+	STARTED+=("$RELAY_PID")
+	line_comes '^listening ' "$out" "$RELAY_PID" || fail 'no relay' "$(cat "$err")"
+	read -r _ RELAY_PORT <"$out"
+}
+
+wait_relay() {
+	wait_pid 60 "$RELAY_PID" || fail 'the relay failed' "$(cat "$BATS_TEST_TMPDIR/relay.stderr")"
+}
+
+# compare_account FORMAT PID...: the trace of these processes with the relay's account
+compare_account() {
+	local pid options=()
+	((SNOOP_STATUS == 0)) || fail "tlssnoop ended with status $SNOOP_STATUS"
+	for pid in "${@:2}"; do
+		options+=(--pid "$pid")
+	done
+	"$PYTHON" "$TESTS/streams.py" --format "$1" --account "$ACCOUNT" "${options[@]}" "$TRACE"
 }
 
 # finish: as teardown: end what the test left behind, and show its files if it failed

@@ -8,12 +8,10 @@
 
 load lib
 
-ACCOUNT=$BATS_TEST_TMPDIR/account
 SIZES=(1 8192 16385 1048576)	# of the files that nginx has
 
 setup() {
 	make_certificate
-	mkdir "$ACCOUNT"
 }
 
 teardown() {
@@ -21,38 +19,9 @@ teardown() {
 	[[ -n $BATS_TEST_COMPLETED ]] || head -n 20 "$BATS_TEST_TMPDIR"/{relay,curl}.stderr
 }
 
-free_port() {
-	"$PYTHON" -c 'import socket; print(socket.create_server(("127.0.0.1", 0)).getsockname()[1])'
-}
-
 # has_library PID NAME
 has_library() {
 	grep -q "/$2" "/proc/$1/maps"
-}
-
-# start_relay PORT ARG...: towards the server at PORT; sets RELAY_PID and RELAY_PORT
-start_relay() {
-	local out=$BATS_TEST_TMPDIR/relay.stdout err=$BATS_TEST_TMPDIR/relay.stderr
-	"$PYTHON" "$TESTS/relay.py" --cert "$CERT" --key "$KEY" --account "$ACCOUNT" \
-		--upstream "$@" >"$out" 2>"$err" 3>&- &
-	RELAY_PID=$!
-	STARTED+=("$RELAY_PID")
-	line_comes '^listening ' "$out" "$RELAY_PID" || fail 'no relay' "$(cat "$err")"
-	read -r _ RELAY_PORT <"$out"
-}
-
-wait_relay() {
-	wait_pid 60 "$RELAY_PID" || fail 'the relay failed' "$(cat "$BATS_TEST_TMPDIR/relay.stderr")"
-}
-
-# compare_streams FORMAT PID...: the trace of these processes with the relay's account
-compare_streams() {
-	local pid options=()
-	((SNOOP_STATUS == 0)) || fail "tlssnoop ended with status $SNOOP_STATUS"
-	for pid in "${@:2}"; do
-		options+=(--pid "$pid")
-	done
-	"$PYTHON" "$TESTS/streams.py" --format "$1" --account "$ACCOUNT" "${options[@]}" "$TRACE"
 }
 
 has_children() {
@@ -160,7 +129,7 @@ curl_gets() {
 	same_files
 	wait_relay
 	wait_tlssnoop
-	compare_streams "$1" "$CURL_PID"
+	compare_account "$1" "$CURL_PID"
 }
 
 @test "curl, HTTP/1.1" {
@@ -199,7 +168,7 @@ curl_gets() {
 	cmp "$BATS_TEST_TMPDIR/nginx/html/put/file" "$BATS_TEST_TMPDIR/nginx/html/1048576"
 	wait_relay
 	wait_tlssnoop
-	compare_streams json "$CURL_PID"
+	compare_account json "$CURL_PID"
 	grep -q '"data":"POST /post HTTP/1.1' "$TRACE"
 	grep -q '"data":"PUT /put/file HTTP/1.1' "$TRACE"
 }
@@ -229,7 +198,7 @@ nginx_serves() {
 	kill -QUIT "$NGINX_PID"
 	wait_pid 20 "$NGINX_PID"
 	wait_tlssnoop
-	compare_streams json "${WORKERS[@]}"
+	compare_account json "${WORKERS[@]}"
 }
 
 @test "nginx, one worker, 23 requests on each of 5 connections" {
@@ -283,7 +252,7 @@ has_owners() {
 	wait_relay
 	wait_pid 20 "$server"
 	wait_tlssnoop
-	compare_streams json "$TARGET_PID" "$server"
+	compare_account json "$TARGET_PID" "$server"
 }
 
 @test "Python's http.client and http.server, a connection kept alive" {
@@ -300,7 +269,7 @@ has_owners() {
 	wait_relay
 	wait_pid 20 "$server"
 	wait_tlssnoop
-	compare_streams json "$TARGET_PID" "$server"
+	compare_account json "$TARGET_PID" "$server"
 }
 
 # two_targets FIRST-OPTION...: they run one after the other; "A" and "B" stand for their pids
