@@ -46,6 +46,7 @@
 
 #define RECEIVES 256 /* whose buffers are remembered, per process */
 
+#define ALERT_SIZE	2
 #define CTYPE_HANDSHAKE 22
 #define CTYPE_APPDATA	23
 
@@ -63,7 +64,9 @@ struct socket {
 	struct endpoints ends;
 	__u64 conn;
 	__u64 since;	/* when it was connected; 0: it was before we looked */
-	__u64 received; /* bytes of records, in excess of what was read as plaintext */
+	__u64 received; /* bytes of application data, in excess of what was read as plaintext */
+	__u8 ctype;	/* of the record that its last receive ended in, as far as is known */
+	size_t offered; /* records at the head of its next write that it refused before */
 	int fd[2];	/* used last, by direction; -1: none */
 };
 
@@ -85,7 +88,8 @@ struct object {
 	__u64 inner_left; /* bytes of an inner TLS record that its next chunks hold */
 	bool owner;	  /* of its socket: evidence is nested */
 	bool weak;	  /* bound by order alone */
-	bool inner;	  /* its records are another object's plaintext */
+	bool is_rustls;
+	bool inner; /* its records are another object's plaintext */
 };
 
 struct thread {
@@ -93,6 +97,8 @@ struct thread {
 	__u64 received_on;	/* inode of the socket, 0: none */
 	__u64 encrypted_for;	/* key of the object, 0: none */
 	__u64 encrypted_before; /* the one before, if it was another */
+	__u64 last_io;		/* when it last sent or received */
+	bool adjacent;		/* it has done nothing else since it encrypted */
 };
 
 struct receive {
@@ -126,6 +132,7 @@ struct waiting {
 	TAILQ_ENTRY(waiting) same; /* of this object; while undecided */
 	struct object *object;	   /* NULL once decided */
 	__u64 since;		   /* it waits for its evidence, or since that came for its turn */
+	bool doubtful;		   /* a record was this one's or another's: it may be sent */
 	struct verdict verdict;
 	struct endpoints ends;
 	struct chunk chunk; /* with its data, hence last */
@@ -189,20 +196,27 @@ static size_t size_of(const struct waiting *w)
 
 /* Chunks and their way out */
 
-static void set_verdict(struct verdict *v, struct correlator *c, struct object *o, int dir)
+/* What o is bound to now; not a socket that was connected after the chunk was there: then
+ * the chunk is of an earlier object at the same address, and was never sent */
+static void set_verdict(struct verdict *v, struct correlator *c, struct object *o,
+			const struct chunk *chunk)
 {
 	struct socket *s = o ? o->socket : NULL;
 
 	v->fd = -1;
 	v->ends = NULL;
-	if (o && !o->conn)
+	if (!o || (s && chunk->fact.time < s->since)) {
+		v->conn = ++c->last_conn;
+		return;
+	}
+	if (!o->conn)
 		o->conn = s && s->conn ? s->conn : ++c->last_conn;
-	v->conn = o ? o->conn : ++c->last_conn;
+	v->conn = o->conn;
 	if (!s)
 		return;
 	if (!s->conn)
 		s->conn = o->conn;
-	v->fd = s->fd[dir] >= 0 ? s->fd[dir] : s->fd[!dir];
+	v->fd = s->fd[chunk->dir] >= 0 ? s->fd[chunk->dir] : s->fd[!chunk->dir];
 	v->ends = &s->ends;
 }
 
@@ -229,7 +243,7 @@ static void decide(struct correlator *c, struct waiting *w, __u64 now)
 {
 	struct object *o = w->object;
 
-	set_verdict(&w->verdict, c, o, w->chunk.dir);
+	set_verdict(&w->verdict, c, o, &w->chunk);
 	if (w->verdict.ends) { /* the socket may be gone before the chunk is printed */
 		w->ends = *w->verdict.ends;
 		w->verdict.ends = &w->ends;
@@ -272,12 +286,13 @@ static void enqueue(struct correlator *c, const struct chunk *chunk, struct obje
 	else
 		w = NULL;
 	if (!w) {
-		set_verdict(&v, c, o, chunk->dir);
+		set_verdict(&v, c, o, chunk);
 		hand_out(c, chunk, &v);
 		return;
 	}
 	memcpy(&w->chunk, chunk, sizeof(*chunk) + chunk->captured);
 	w->object = o;
+	w->doubtful = false;
 	w->since = chunk->fact.time;
 	c->waiting_bytes += size_of(w);
 	TAILQ_INSERT_TAIL(&c->queue, w, queue);
@@ -286,7 +301,7 @@ static void enqueue(struct correlator *c, const struct chunk *chunk, struct obje
 	if (o && !undecided)
 		decide(c, w, chunk->fact.time);
 	if (!o)
-		set_verdict(&w->verdict, c, NULL, chunk->dir);
+		set_verdict(&w->verdict, c, NULL, chunk);
 }
 
 /* Objects, sockets, processes: found, made, forgotten */
@@ -526,82 +541,149 @@ static void bind(struct object *o, struct socket *s, __u64 now)
 
 /* Evidence */
 
+/* a TLS record on a socket, as its header says */
+struct record {
+	__u8 ctype;
+	__u16 length;
+};
+
 /*
- * Can a record of this length hold so much application data?  What encryption adds:
- * TLS 1.3: content type and tag, 1 + 16; TLS 1.2 GCM: explicit nonce and tag, 8 + 16;
- * ChaCha20: tag, 16; CBC: initial vector of 16, a digest of 20 to 48, padding up to a
- * multiple of 16, with the digest within that or behind it (encrypt-then-MAC).
+ * Can the record hold this plaintext?  What encryption adds: TLS 1.3: content type and
+ * tag, 1 + 16; TLS 1.2 GCM: explicit nonce and tag, 8 + 16; ChaCha20: tag, 16; CBC:
+ * initial vector of 16, a digest of 20 to 48, padding up to a multiple of 16, with the
+ * digest within that or behind it (encrypt-then-MAC).  TLS 1.3 says that all of it is
+ * application data, TLS 1.2 tells what is not.
  */
-static bool fits(__u64 plain, __u64 record)
+static bool fits(const struct chunk *c, struct record r)
 {
 	static const unsigned int digests[] = {20, 32, 48};
+	bool appdata = r.ctype == CTYPE_APPDATA;
+	__u64 more = r.length - c->len;
 	size_t i;
 
-	if (record <= plain)
+	if (r.length <= c->len || (!appdata && !c->hidden))
 		return false;
-	if (record - plain == 17 || record - plain == 24 || record - plain == 16)
+	if (more == 1 + 16 && appdata)
+		return true;
+	if (appdata && c->hidden)
+		return false;
+	if (more == 8 + 16 || more == 16)
 		return true;
 	for (i = 0; i < sizeof(digests) / sizeof(*digests); i++)
-		if (record == 16 + ((plain + digests[i]) / 16 + 1) * 16 ||
-		    record == 16 + (plain / 16 + 1) * 16 + digests[i])
+		if (r.length == 16 + ((c->len + digests[i]) / 16 + 1) * 16 ||
+		    r.length == 16 + (c->len / 16 + 1) * 16 + digests[i])
 			return true;
 	return false;
 }
 
 /* The first chunk of o that waits for such a record on s: none from before it was connected */
-static struct waiting *fitting(struct object *o, struct socket *s, __u64 record)
+static struct waiting *fitting(struct object *o, struct socket *s, struct record r)
 {
 	struct waiting *w;
 
 	TAILQ_FOREACH(w, &o->waiting, same)
 		if (w->chunk.dir == DIR_WRITE && w->chunk.fact.time >= s->since &&
-		    fits(w->chunk.len, record))
+		    fits(&w->chunk, r))
 			return w;
 	return NULL;
 }
 
-/* The object with this key, if its socket is not known for sure and a chunk of it fits */
-static struct object *unbound(struct process *p, __u64 key, struct socket *s, __u64 record)
+/* May this object, whose socket is not known for sure, have written the record? */
+static bool unbound(struct object *o, struct socket *s, struct record r)
 {
-	struct object *o = key ? find(&p->objects, key) : NULL;
-
-	return o && (!o->socket || o->weak) && fitting(o, s, record) ? o : NULL;
+	return o && (!o->socket || o->weak) && fitting(o, s, r);
 }
 
-/* The object whose plaintext this record on s holds, or NULL */
-static struct object *object_of(struct process *p, struct socket *s, struct thread *t, __u64 record)
+/* Does the socket belong to another object?  OpenSSL has one for both directions, while
+ * rustls makes one for each direction and each key. */
+static bool is_taken(struct socket *s, struct object *by)
 {
-	struct object *o, *only = NULL;
-	struct waiting *w;
+	struct object *o;
 
 	LIST_FOREACH(o, &s->objects, bound)
-		if (fitting(o, s, record))
+		if (o != by && !o->inner)
+			return true;
+	return false;
+}
+
+static struct record record_of(const struct io *io, size_t i)
+{
+	return (struct record){.ctype = io->ctype[i], .length = io->length[i]};
+}
+
+/* Do o's chunks explain all that was sent from the record with this number on? */
+static bool explains(struct object *o, struct socket *s, const struct io *io, size_t i)
+{
+	struct waiting *w = fitting(o, s, record_of(io, i));
+
+	while (w && ++i < io->nrecords) {
+		if (io->ctype[i] != CTYPE_APPDATA && !o->is_rustls)
+			continue; /* OpenSSL's other messages are not seen */
+		do
+			w = TAILQ_NEXT(w, same);
+		while (w && w->chunk.dir != DIR_WRITE);
+		if (w && !fits(&w->chunk, record_of(io, i)))
+			return false;
+	}
+	return w;
+}
+
+/*
+ * The object whose plaintext this record on s holds, or NULL.  One that is bound to s goes
+ * first.  Else it is one for which this thread encrypted something that fits: the only one
+ * of the process, or, if it encrypted just now and for no other, that one though
+ * other threads may be about to send the like; and it must explain all that was sent in
+ * this call.  What might be meant and was not chosen is in doubt from then on, and
+ * says nothing about a later record.
+ *
+ * OpenSSL's handshake is not seen, and may have sent a record of that length itself, so
+ * there it must be the object of the thread's last call; nor are its alerts, which end
+ * most connections.
+ */
+static struct object *object_of(struct process *p, struct socket *s, struct thread *t,
+				const struct io *io, size_t i, bool *nobody)
+{
+	struct record r = record_of(io, i);
+	struct object *o, *ours = NULL;
+	size_t theirs = 0, n = 0;
+	struct waiting *w;
+	bool fresh = false;
+
+	LIST_FOREACH(o, &s->objects, bound)
+		if (fitting(o, s, r))
 			return o;
-	o = t ? unbound(p, t->encrypted_for, s, record) : NULL;
-	if (o || !t)
-		return o;
-	/*
-	 * This thread sends later what it encrypted before.  Only of rustls is every
-	 * record known, those of the handshake included, so that none of them is
-	 * taken for another.
-	 */
 	TAILQ_FOREACH(w, &p->correlator->queue, queue) {
 		o = w->object;
-		if (!o || o == only || o->process != p || w->chunk.lib != LIB_RUSTLS ||
-		    w->chunk.fact.tid != t->tid || !unbound(p, o->key, s, record))
+		if (!o || o->process != p || w->chunk.dir != DIR_WRITE || !fits(&w->chunk, r) ||
+		    w->chunk.fact.time < s->since || (o->socket && !o->weak))
 			continue;
-		if (only)
-			return NULL;
-		only = o;
+		if (w->chunk.len == ALERT_SIZE && !o->is_rustls)
+			continue;
+		if (!t || w->chunk.fact.tid != t->tid) {
+			theirs++;
+			continue;
+		}
+		n += o != ours;
+		ours = o;
+		fresh |= !w->doubtful;
 	}
-	return only;
+	*nobody = !n && !theirs;
+	if (ours && !ours->is_rustls && is_taken(s, ours))
+		ours = NULL;
+	if (ours && n == 1 && fresh && (ours->key == t->encrypted_for || ours->is_rustls) &&
+	    (!theirs || (t->adjacent && ours->key == t->encrypted_for)) && explains(ours, s, io, i))
+		return ours;
+	TAILQ_FOREACH(w, &p->correlator->queue, queue)
+		if ((n || !t) && w->object && w->object->process == p && fits(&w->chunk, r))
+			w->doubtful = true;
+	return NULL;
 }
 
 /* o went over s in a record of this length.  Returns the chunk that the record held. */
-static struct waiting *sent(struct object *o, struct socket *s, __u64 record, __u64 now)
+static struct waiting *sent(struct object *o, struct socket *s, struct record r, __u64 now)
 {
 	struct correlator *c = o->process->correlator;
-	struct waiting *w = fitting(o, s, record), *next;
+	struct waiting *w = fitting(o, s, r), *next;
 
 	/* what was never sent to an earlier socket, by an object at the same address */
 	while ((next = TAILQ_FIRST(&o->waiting)) != w && next->chunk.fact.time < s->since)
@@ -622,21 +704,22 @@ static struct waiting *sent(struct object *o, struct socket *s, __u64 record, __
  * for which this thread encrypted just before and that no socket is known of.
  */
 static struct object *inner_of(struct process *p, struct object *outer, struct thread *t,
-			       __u64 record)
+			       struct record r)
 {
 	struct object *o;
 
 	LIST_FOREACH(o, &outer->socket->objects, bound)
-		if (o->inner && o != outer && fitting(o, outer->socket, record))
+		if (o->inner && o != outer && fitting(o, outer->socket, r))
 			return o;
-	o = t ? unbound(p, t->encrypted_before, outer->socket, record) : NULL;
-	return o != outer ? o : NULL;
+	o = t && t->encrypted_before ? find(&p->objects, t->encrypted_before) : NULL;
+	return o != outer && unbound(o, outer->socket, r) ? o : NULL;
 }
 
 static void look_inside(struct process *p, struct object *outer, struct thread *t,
 			const struct chunk *c, __u64 now)
 {
-	__u64 at = outer->inner_left, record;
+	__u64 at = outer->inner_left;
+	struct record r;
 	struct object *o;
 	const __u8 *h;
 
@@ -647,13 +730,14 @@ static void look_inside(struct process *p, struct object *outer, struct thread *
 		h = c->data + at;
 		if (h[0] < 20 || h[0] > CTYPE_APPDATA || h[1] != 3 || h[2] > 4)
 			return;
-		record = h[3] << 8 | h[4];
-		o = h[0] == CTYPE_APPDATA ? inner_of(p, outer, t, record) : NULL;
+		r.ctype = h[0];
+		r.length = h[3] << 8 | h[4];
+		o = inner_of(p, outer, t, r);
 		if (o) {
-			sent(o, outer->socket, record, now);
+			sent(o, outer->socket, r, now);
 			o->inner = true;
 		}
-		at += HEADER_SIZE + record;
+		at += HEADER_SIZE + r.length;
 	}
 	if (at > c->len)
 		outer->inner_left = at - c->len;
@@ -663,19 +747,28 @@ static void written(struct process *p, struct socket *s, struct thread *t, const
 {
 	__u64 now = io->fact.time, rest = io->rest;
 	struct object *o, *last = NULL;
+	bool nobody,
+		stranger = false; /* a record before it was nobody's: whose is this one then? */
 	struct waiting *w;
+	struct record r;
 	size_t i;
 
-	for (i = 0; i < io->nrecords && i < RECORDS_MAX; i++) {
-		if (io->ctype[i] != CTYPE_APPDATA)
+	for (i = s->offered; i < io->nrecords && i < RECORDS_MAX; i++) {
+		r = record_of(io, i);
+		o = object_of(p, s, stranger ? NULL : t, io, i, &nobody);
+		if (!o) {
+			stranger |= nobody && r.ctype == CTYPE_APPDATA;
 			continue;
-		o = object_of(p, s, t, io->length[i]);
-		if (!o)
-			continue;
-		w = sent(o, s, io->length[i], now);
+		}
+		w = sent(o, s, r, now);
 		look_inside(p, o, t, &w->chunk, now);
 		last = o;
 	}
+	/* what was refused is offered again, and has been looked at then */
+	if (!io->bytes)
+		s->offered = MAX(s->offered, io->nrecords);
+	else
+		s->offered -= MIN(s->offered, io->nrecords);
 	/* one call is one connection's: what went on behind those records is its next chunks */
 	while (last && (w = TAILQ_FIRST(&last->waiting)) && rest >= w->chunk.len + RECORD_MORE) {
 		rest -= w->chunk.len + RECORD_MORE;
@@ -691,7 +784,10 @@ static void received(struct process *p, struct socket *s, struct thread *t, cons
 	r->addr = io->addr;
 	r->bytes = io->bytes;
 	r->sock = s->inode;
-	s->received += io->bytes;
+	if (io->nrecords)
+		s->ctype = io->ctype[0];
+	if (s->ctype == CTYPE_APPDATA)
+		s->received += io->bytes;
 	if (t)
 		t->received_on = s->inode;
 }
@@ -699,15 +795,23 @@ static void received(struct process *p, struct socket *s, struct thread *t, cons
 static void feed_io(struct process *p, const struct io *io)
 {
 	struct thread *t = get_thread(p, io->fact.tid);
+	bool known = find(&p->sockets, io->fact.sock);
 	struct socket *s =
 		get_socket(p, io->fact.sock, io->fact.fd, io->dir & 1, &io->ends, io->fact.time);
 
 	if (!s)
 		return;
+	/* a client may have encrypted early data before it sends its first message */
+	if (!known && io->nrecords && io->ctype[0] == CTYPE_HANDSHAKE)
+		s->since = io->dir == DIR_READ ? io->fact.time : t ? t->last_io : 0;
+	if (t)
+		t->last_io = io->fact.time;
 	if (io->dir == DIR_WRITE)
 		written(p, s, t, io);
 	else
 		received(p, s, t, io);
+	if (t)
+		t->adjacent = false;
 }
 
 /*
@@ -737,24 +841,24 @@ static bool decide_read(struct process *p, struct object *o, struct thread *t,
 {
 	struct socket *last = t && t->received_on ? find(&p->sockets, t->received_on) : NULL;
 	struct socket *s = chunk->lib == LIB_RUSTLS ? received_in_place(p, chunk) : NULL;
-	__u64 now = chunk->fact.time, record = chunk->len + RECORD_MORE;
+	/* bytes that came in for it; OpenSSL gives a record in any number of pieces */
+	__u64 taken = chunk->len + (chunk->lib == LIB_RUSTLS ? RECORD_MORE : 0);
 
-	if (s && s == last) {
-		bind(o, s, now);
-	} else if (!o->socket || (o->weak && o->socket->received < record)) {
-		/*
-		 * Order alone: only if no place speaks against it (chance may: rustls up to
-		 * 0.22 copies) and enough came in to hold the record.
-		 */
-		if (o->socket)
-			unbind(o);
-		if (!s && last && last->received >= record) {
-			bind(o, last, now);
-			o->weak = true;
-		}
+	if (o->weak && o->socket->received < taken)
+		unbind(o);
+	/*
+	 * Order, if enough came in; with the place it is sure.  A place that speaks against
+	 * it may be chance, as rustls up to 0.22 copies: then it is better not to say.
+	 */
+	if ((!o->socket || (o->weak && s)) && last && last->received >= taken &&
+	    (!s || s == last)) {
+		bind(o, last, chunk->fact.time);
+		o->weak = !s;
 	}
 	if (o->socket)
-		o->socket->received -= MIN(o->socket->received, record);
+		o->socket->received -= MIN(o->socket->received, taken);
+	else if (last) /* some of that may be what we could not tell here */
+		last->received = 0;
 	/* an object of rustls that reads never writes: nothing more will be learnt */
 	return o->socket || chunk->lib == LIB_RUSTLS;
 }
@@ -787,10 +891,13 @@ static void feed_chunk(struct process *p, const struct chunk *chunk)
 		decided = true;
 	} else if (chunk->dir == DIR_READ) {
 		decided = decide_read(p, o, t, chunk);
-	} else if (t && t->encrypted_for != o->key) {
-		t->encrypted_before = t->encrypted_for;
+	} else if (t) {
+		if (t->encrypted_for != o->key)
+			t->encrypted_before = t->encrypted_for;
 		t->encrypted_for = o->key;
+		t->adjacent = true;
 	}
+	o->is_rustls = chunk->lib == LIB_RUSTLS;
 	enqueue(c, chunk, o, !decided);
 }
 
@@ -860,8 +967,10 @@ void correlate_fact(struct correlator *c, const struct fact *f)
 		break;
 	case FACT_OTHER:
 		t = get_thread(p, f->tid);
-		if (t)
+		if (t) {
 			t->received_on = 0;
+			t->adjacent = false;
+		}
 		break;
 	case FACT_CLOSE:
 		if (f->fd < 0) {

@@ -126,21 +126,19 @@ each() {
 }
 
 @test "targets that cannot be traced" {
-	local cap
 	fails 'tlssnoop: cannot trace: pid 4194305: no such process' -p 4194305
 	fails "tlssnoop: nothing to trace: pid $$ ($(<"/proc/$$/comm")): no TLS library mapped" -p $$
 	fails "tlssnoop: nothing to trace: pid $$ ($(<"/proc/$$/comm")): no TLS library mapped" -L -p $$
 	fails 'tlssnoop: cannot trace: /etc/passwd: not an ELF file' -l /etc/passwd
 	fails 'tlssnoop: cannot trace: /no/such: No such file or directory' -l /no/such
-	fails 'tlssnoop: cannot trace: /: Is a directory' -l /
+	fails 'tlssnoop: cannot trace: /: not an ELF file' -l /
 	fails "tlssnoop: nothing to trace: /bin/sh: it defines no function of a TLS library that tlssnoop knows" \
 		-l /bin/sh
 	fails 'tlssnoop: cannot write: /no/such: No such file or directory' -o /no/such -p $$
-	for cap in sys_admin sys_ptrace; do
-		SNOOP=(setpriv --bounding-set "-$cap" "$TLSSNOOP")
-		fails "tlssnoop: not permitted: CAP_${cap^^}: this capability is missing" -p $$
-		grep -q '^tlssnoop: hint: run tlssnoop as root' "$SNOOP_ERR"
-	done
+	SNOOP=(setpriv --bounding-set "-sys_admin,-bpf" "$TLSSNOOP")
+	fails "tlssnoop: not permitted: tracing: it needs CAP_SYS_ADMIN, or CAP_BPF and CAP_PERFMON where the kernel has multi-uprobe links (Linux 6.10)" \
+		-p $$
+	grep -q '^tlssnoop: hint: run tlssnoop as root' "$SNOOP_ERR"
 }
 
 @test "lines, header and messages" {
@@ -241,8 +239,9 @@ each() {
 	exchange -u nobody
 	summary 0
 	small
-	fails "tlssnoop: nothing to trace: pid $TARGET_PID (ssl_target): no library of -k mapped" \
-		-k rustls -p "$TARGET_PID"
+	run "$TLSSNOOP" -k rustls -p "$TARGET_PID"
+	((status == 1))
+	[[ $output == "tlssnoop: nothing to trace: pid $TARGET_PID (ssl_target): "* ]]
 }
 
 @test "a library in whatever process with -l, a process named twice" {

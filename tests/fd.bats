@@ -9,12 +9,22 @@
 
 load lib
 
+MARIADB_DIR=
+BY=()	# the command that starts a target, if it is not started plainly
+
+setup_file() {
+	TARGETS=$("$BATS_TEST_DIRNAME/rustls/build" release)
+	STACKS=$("$BATS_TEST_DIRNAME/stacks/build" release)
+	export TARGETS STACKS
+}
+
 setup() {
 	make_certificate
 }
 
 teardown() {
 	finish
+	[[ -z $MARIADB_DIR ]] || rm -r "$MARIADB_DIR"
 }
 
 # ended_well: tlssnoop has ended, content
@@ -55,10 +65,11 @@ both_apart() {
 }
 
 @test "node, https on 101 connections kept alive, client and server" {
-	local server stdin port
+	local server port
 	start_target node "$TESTS/node_target.js" https-server "$CERT" "$KEY"
 	line_comes '^listening ' "$TARGET_OUT" "$TARGET_PID"
-	server=$TARGET_PID stdin=$TARGET_STDIN
+	server=$TARGET_PID
+	go
 	port=$(sed -n 's/^listening //p' "$TARGET_OUT")
 	start_relay "$port" --connections 101
 	start_target node "$TESTS/node_target.js" https-client "$CERT" "$KEY"
@@ -66,8 +77,241 @@ both_apart() {
 	echo "$RELAY_PORT" >&"$TARGET_STDIN"
 	wait_target
 	wait_relay
-	exec {stdin}>&-
 	wait_pid 20 "$server"
 	ended_well
 	compare_account json "$TARGET_PID" "$server"
+}
+
+# tunnelled CURL-OPTION...: curl gets files through an HTTPS proxy
+tunnelled() {
+	local out=$BATS_TEST_TMPDIR/tunnel.stdout proxy site size
+	"$PYTHON" "$TESTS/tunnel.py" --cert "$CERT" --key "$KEY" --truth "$TRUTH" \
+		--inner-truth "$TRUTH.inner" >"$out" 2>"$BATS_TEST_TMPDIR/tunnel.stderr" 3>&- &
+	STARTED+=($!)
+	line_comes '^listening ' "$out" $! || fail 'no tunnel' "$(cat "$BATS_TEST_TMPDIR/tunnel.stderr")"
+	read -r _ proxy site <"$out"
+	start_curl --http1.1 --proxy "https://localhost:$proxy" --proxy-cacert "$CERT" "$@"
+	start_tlssnoop -j -p "$CURL_PID"
+	for size in 1 16385 3 300000; do
+		echo "url = https://localhost:$site/$size"
+		echo "output = $BATS_TEST_TMPDIR/got.$size"
+	done | configure_curl
+	wait_curl
+	for size in 1 16385 3 300000; do
+		(($(stat -c %s "$BATS_TEST_TMPDIR/got.$size") == size)) || fail "not $size bytes"
+	done
+	wait_pid 20 "${STARTED[0]}" || fail "$(cat "$BATS_TEST_TMPDIR/tunnel.stderr")"
+	ended_well
+	TARGET_PID=$CURL_PID compare json --stream --inner-truth "$TRUTH.inner"
+}
+
+@test "curl through an HTTPS proxy" {
+	curl --version | grep -q HTTPS-proxy || skip 'this curl knows no HTTPS proxy'
+	tunnelled
+	tunnelled --tls-max 1.2 --proxy-tls13-ciphers TLS_AES_128_GCM_SHA256
+	tunnelled --data-binary "@$TESTS/trace.py"
+}
+
+@test "TLS within TLS, 23 connections of rustls on one thread" {
+	local tls
+	for tls in 1.2 1.3; do
+		start_target "$TARGETS/tunnel_target" --truth "$TRUTH" --tls "$tls" 23
+		start_tlssnoop -j -B 65536 -p "$TARGET_PID"
+		go
+		wait_target
+		ended_well
+		"$PYTHON" "$TESTS/trace.py" pairs "$TRUTH"
+		"$PYTHON" "$TESTS/trace.py" pairs "$TRUTH.inner"
+		compare json --stream --inner-truth "$TRUTH.inner"
+	done
+}
+
+trace_has() {
+	(($(stat -c %s "$TRACE") > $1))
+}
+
+# in_the_middle COMMAND...: tlssnoop comes when 50 connections have long been running
+in_the_middle() {
+	echo "# traced: $*"
+	start_target "$@"
+	echo go >&"$TARGET_STDIN"
+	line_comes '^running$' "$TARGET_OUT" "$TARGET_PID"
+	start_tlssnoop -j -B 262144 -p "$TARGET_PID"
+	eventually 60 trace_has 40000000	# more than 100,000 lines
+	go	# on to the end
+	wait_target
+	ended_well
+	compare json --attached-late
+}
+
+@test "attached in the middle of 50 connections: OpenSSL on sockets" {
+	in_the_middle "$TESTS/ssl_target" --truth "$TRUTH" --mode busy
+}
+
+@test "attached in the middle of 50 connections: OpenSSL on memory BIOs" {
+	in_the_middle "$TESTS/ssl_target" --truth "$TRUTH" --mode busy --bio mem
+}
+
+@test "attached in the middle of 50 connections: node" {
+	in_the_middle node "$TESTS/node_target.js" endless "$CERT" "$KEY" "$TRUTH" \
+		"$BATS_TEST_TMPDIR/contact"
+}
+
+@test "attached in the middle of 50 connections: rustls, tokio on one thread" {
+	in_the_middle "$TARGETS/tokio_target" --truth "$TRUTH" --endless both
+}
+
+@test "attached in the middle of 50 connections: rustls, tokio on 4 threads" {
+	in_the_middle "$TARGETS/tokio_target" --truth "$TRUTH" --endless --threads 4 both
+}
+
+# short_lived COMPARE-OPTIONS COMMAND...: each connection gets the fd of the one before
+short_lived() {
+	local options
+	read -r -a options <<<"$1"
+	echo "# traced: ${*:2}"
+	start_target "${@:2}"
+	start_tlssnoop -j -B 262144 -p "$TARGET_PID"
+	go
+	wait_target
+	ended_well
+	"$PYTHON" "$TESTS/trace.py" pairs "$TRUTH"
+	compare json "${options[@]}"
+}
+
+@test "10007 short connections: OpenSSL on sockets" {
+	short_lived '' "$TESTS/ssl_target" --truth "$TRUTH" --mode short 10007
+}
+
+@test "10007 short connections: OpenSSL on memory BIOs" {
+	short_lived '' "$TESTS/ssl_target" --truth "$TRUTH" --bio mem --mode short 10007
+}
+
+@test "10007 short connections: rustls, tokio on one thread" {
+	short_lived --stream "$TARGETS/tokio_target" --truth "$TRUTH" --short 10007 both
+}
+
+# start_addr ARG...: addr_target, through the command in the array BY if there is one
+start_addr() {
+	ADDRESSES=$BATS_TEST_TMPDIR/addresses
+	rm -f "$ADDRESSES"
+	start_target "${BY[@]}" "$PYTHON" "$TESTS/addr_target.py" --cert "$CERT" --key "$KEY" \
+		--truth "$TRUTH" --addresses "$ADDRESSES" "$@"
+}
+
+# true_addresses: each line in JSON has the addresses of its fd as the sockets said them
+true_addresses() {
+	local wrong
+	wrong=$(jq -r '"\(.fd) \(.local) \(.remote)"' "$TRACE" | sort -u | grep -vxFf "$ADDRESSES" || :)
+	[[ -s $TRACE && -z $wrong ]] || fail "not among $(tr '\n' ',' <"$ADDRESSES"): $wrong"
+}
+
+# addressed FAMILY...: a connection of each, in JSON and in columns
+addressed() {
+	local wrong
+	start_addr "$@"
+	start_tlssnoop -j -B 65536 -p "$TARGET_PID"
+	go
+	wait_target
+	ended_well
+	compare json
+	true_addresses
+
+	start_addr "$@"
+	start_tlssnoop -a -q -B 65536 -p "$TARGET_PID"
+	go
+	wait_target
+	ended_well
+	wrong=$(awk '{ print $4, $7, $8 }' "$TRACE" | sort -u | grep -vxFf "$ADDRESSES" || :)
+	[[ -s $TRACE && -z $wrong ]] || fail "not among $(tr '\n' ',' <"$ADDRESSES"): $wrong"
+}
+
+@test "addresses: IPv4, IPv6, IPv4 on an IPv6 socket, unix" {
+	local family
+	for family in inet inet6 mapped unix; do
+		addressed "$family"
+	done
+	addressed inet unix inet6
+}
+
+@test "addresses in another network namespace" {
+	# shellcheck disable=SC2016 # for the inner shell
+	BY=(unshare -n sh -c 'ip link set lo up && exec "$@"' sh)
+	addressed inet6
+	addressed inet unix
+}
+
+# forked TRACE-OF SUFFIX PID: the part of a trace that is of one of the two
+forked() {
+	local TRACE=$1.$3 TRUTH=$TRUTH$2 TARGET_PID=$3
+	grep "\"pid\":$3," "$1" >"$TRACE" || fail "nothing of pid $3"
+	compare json
+	true_addresses
+}
+
+@test "addresses of a connection that a child has inherited" {
+	local family child
+	for family in inet inet6 unix; do
+		start_addr --fork before "$family"
+		child=$(sed -n 's/^child //p' "$TARGET_OUT")
+		start_tlssnoop -j -B 65536 -p "$TARGET_PID,$child"
+		go
+		wait_target
+		ended_well
+		forked "$TRACE" '' "$TARGET_PID"
+		forked "$TRACE" .child "$child"
+	done
+}
+
+@test "addresses right after a fork" {
+	local library child
+	library=$("$PYTHON" -c 'import _ssl; print(_ssl.__file__)')
+	library=$(ldd "$library" | awk '$1 ~ /^libssl/ { print $3 }')
+	start_addr --fork later inet6
+	start_tlssnoop -j -B 65536 -l "$library"
+	go
+	wait_target
+	child=$(sed -n 's/^child //p' "$TARGET_OUT")
+	stop_tlssnoop
+	forked "$TRACE" '' "$TARGET_PID"
+	forked "$TRACE" .child "$child"
+}
+
+# mariadb ARG...: the server, for nobody else, as an unprivileged user. Takes the place of the shell,
+# which is to be one of its own.
+mariadb() {
+	PATH=$PATH:/usr/sbin exec setpriv --reuid nobody --regid nogroup --clear-groups mariadbd --no-defaults \
+		--datadir="$MARIADB_DIR" --socket="$MARIADB_DIR/socket" --pid-file="$MARIADB_DIR/pid" \
+		--innodb-log-file-size=4M --innodb-buffer-pool-size=8M "$@" 3>&-
+}
+
+# start_mariadb: sets MARIADB_DIR, MARIADB_PID and MARIADB_PORT; its user is "tester"
+start_mariadb() {
+	local err=$BATS_TEST_TMPDIR/mariadb.stderr tables
+	MARIADB_DIR=$(mktemp -d)	# not below the test's, where only root comes
+	MARIADB_PORT=$(free_port)
+	cp "$CERT" "$KEY" "$MARIADB_DIR"
+	chown -R nobody "$MARIADB_DIR"
+	tables=$(find /usr/share/mysql /usr/share/mariadb -name 'm*_system_tables.sql' -print -quit)
+	{
+		printf 'create database mysql;\nuse mysql;\n'
+		cat "$tables"
+		echo "insert into global_priv values ('127.0.0.1', 'tester', '{\"access\": $((2 ** 63 - 1))}');"
+	} | mariadb --bootstrap 2>"$err" || fail 'no tables for mariadbd' "$(cat "$err")"
+	mariadb --port="$MARIADB_PORT" --bind-address=127.0.0.1 --skip-name-resolve \
+		--ssl-cert="$MARIADB_DIR/cert.pem" --ssl-key="$MARIADB_DIR/key.pem" 2>"$err" &
+	MARIADB_PID=$!
+	STARTED+=("$MARIADB_PID")
+	line_comes 'ready for connections' "$err" "$MARIADB_PID" || fail 'no mariadbd' "$(cat "$err")"
+}
+
+@test "sqlx, 503 queries at once through a pool of 5 connections on one thread" {
+	start_mariadb
+	start_target "$STACKS/sqlx_target" --truth "$TRUTH" \
+		"mysql://tester@127.0.0.1:$MARIADB_PORT/?ssl-mode=REQUIRED" 503
+	start_tlssnoop -j -B 65536 -p "$TARGET_PID"
+	go
+	wait_target
+	ended_well
+	"$PYTHON" "$TESTS/trace.py" owners --name 'query [0-9]+;' --owners "$TRUTH" "$TRACE"
 }

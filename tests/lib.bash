@@ -160,6 +160,31 @@ compare_account() {
 	"$PYTHON" "$TESTS/streams.py" --format "$1" --account "$ACCOUNT" "${options[@]}" "$TRACE"
 }
 
+# has_library PID NAME
+has_library() {
+	grep -q "/$2" "/proc/$1/maps"
+}
+
+# start_curl ARG...: it waits for its configuration before it connects; sets CURL_PID
+start_curl() {
+	local config=$BATS_TEST_TMPDIR/curl.config
+	[[ -p $config ]] || mkfifo "$config"
+	curl -q --disable --silent --show-error --fail --ipv4 --cacert "$CERT" --config "$config" "$@" \
+		>"$BATS_TEST_TMPDIR/curl.stdout" 2>"$BATS_TEST_TMPDIR/curl.stderr" 3>&- &
+	CURL_PID=$!
+	STARTED+=("$CURL_PID")
+	eventually 10 has_library "$CURL_PID" libssl || fail 'curl has not loaded libssl'
+}
+
+# configure_curl: with what stands on stdin
+configure_curl() {
+	timeout 20 tee "$BATS_TEST_TMPDIR/curl.config" >"$BATS_TEST_TMPDIR/curl.configured"
+}
+
+wait_curl() {
+	wait_pid 60 "$CURL_PID" || fail 'curl failed' "$(cat "$BATS_TEST_TMPDIR/curl.stderr")"
+}
+
 # finish: as teardown: end what the test left behind, and show its files if it failed
 finish() {
 	local pid file

@@ -10,9 +10,9 @@
 // In: a certificate and its key, a line on stdin when to begin. Out: "ready" on stdout after the
 // set-up, and TRUTH: "write FD HEX" or "read FD HEX" for each call that moved plaintext, "close FD"
 // at the end of a connection. The server leaves its port in CONTACT. endless is both ends, says
-// "running" when every connection has been used and goes on until stdin ends. The https modes
-// keep no truth (a relay does): the server says "listening PORT" and ends with stdin, the client's
-// line on stdin is a port.
+// "running" when every connection has been used and goes on until another line. The https modes
+// keep no truth (a relay does): the server says "listening PORT" and ends with its connections, the
+// client's line on stdin is a port.
 // It must never write a truth line that is not what node's tls took from, or gave to, this program.
 'use strict';
 
@@ -202,8 +202,11 @@ function serveHttps() {
 		request.resume();
 		request.on('end', () => response.end(body(request.url)));
 	});
-	server.listen(0, '127.0.0.1', () => console.log(`listening ${server.address().port}`));
-	return server;
+	let ended = 0;
+	server.on('secureConnection', (socket) => socket.on('close', () =>
+		++ended === CONNS && server.close()));
+	server.listen(0, '127.0.0.1', CONNS, () => console.log(`listening ${server.address().port}`));
+	return events.once(server, 'close');
 }
 
 async function askHttps(port) {
@@ -230,24 +233,20 @@ async function askHttps(port) {
 
 async function main() {
 	const lines = require('readline').createInterface({ input: process.stdin });
-	const ended = events.once(lines, 'close');
 	const go = events.once(lines, 'line');
+	const stop = go.then(() => events.once(lines, 'line'));
 
 	process.on('unhandledRejection', (why) => { throw why; });
 	setTimeout(() => { throw new Error('stuck'); }, MAX_SECONDS * 1000).unref();
 	const web = mode === 'https-server' ? serveHttps() : null;
 	const server = ['server', 'both', 'endless'].includes(mode) ? await listen() : null;
 
-	ended.then(() => { stopped = true; });
+	stop.then(() => { stopped = true; });
 	console.log('ready');
 	const [line] = await go;
-	if (web) {
-		await ended;
-		web.close();
-		web.closeAllConnections();
-		return;
-	}
-	if (mode === 'https-client')
+	if (mode === 'https-server')
+		await web;
+	else if (mode === 'https-client')
 		await askHttps(Number(line));
 	else if (endless)
 		await runEndless(server);

@@ -19,11 +19,6 @@ teardown() {
 	[[ -n $BATS_TEST_COMPLETED ]] || head -n 20 "$BATS_TEST_TMPDIR"/{relay,curl}.stderr
 }
 
-# has_library PID NAME
-has_library() {
-	grep -q "/$2" "/proc/$1/maps"
-}
-
 has_children() {
 	(($(pgrep -c -P "$1") == $2))
 }
@@ -75,17 +70,6 @@ start_nginx() {
 	mapfile -t WORKERS < <(pgrep -P "$NGINX_PID")
 }
 
-# start_curl ARG...: it waits for its configuration before it connects; sets CURL_PID
-start_curl() {
-	local config=$BATS_TEST_TMPDIR/curl.config
-	[[ -p $config ]] || mkfifo "$config"
-	curl -q --disable --silent --show-error --fail --ipv4 --cacert "$CERT" --config "$config" "$@" \
-		>"$BATS_TEST_TMPDIR/curl.stdout" 2>"$BATS_TEST_TMPDIR/curl.stderr" 3>&- &
-	CURL_PID=$!
-	STARTED+=("$CURL_PID")
-	eventually 10 has_library "$CURL_PID" libssl || fail 'curl has not loaded libssl'
-}
-
 # fetches COUNT: a configuration that gets files of every size, COUNT in all, over one connection
 fetches() {
 	local i size
@@ -94,15 +78,6 @@ fetches() {
 		echo "url = https://localhost:$RELAY_PORT/$size"
 		echo "output = $BATS_TEST_TMPDIR/nginx/got.$BASHPID.$size"
 	done
-}
-
-# configure_curl: with what stands on stdin
-configure_curl() {
-	timeout 20 tee "$BATS_TEST_TMPDIR/curl.config" >"$BATS_TEST_TMPDIR/curl.configured"
-}
-
-wait_curl() {
-	wait_pid 60 "$CURL_PID" || fail 'curl failed' "$(cat "$BATS_TEST_TMPDIR/curl.stderr")"
 }
 
 # same_files: what was fetched is what nginx has

@@ -36,6 +36,9 @@
  *    plaintext of so many lengths that chance is enough.
  *  - A connection that is not read from for a while (PAUSED) before anything was read
  *    from it at all: only the order of calls could tell whose plaintext it is.
+ *  - Plaintext that OpenSSL on memory buffers has decrypted before the tracing began.
+ *  - Equal lengths together with LATE_FLUSH: of two messages of one length that are both
+ *    encrypted and both not sent, a record does not tell which it is.
  */
 #define _GNU_SOURCE
 #include <inttypes.h>
@@ -86,7 +89,7 @@ static const char *const model_names[MODELS] = {
 	"nested", "memory-bio", "in-place", "copied", "own-buffer",
 };
 
-enum op_type { OP_CHUNK, OP_IO, OP_FREE_FD, OP_CLOSE, OP_FREE, OP_EXIT, OP_END };
+enum op_type { OP_CHUNK, OP_IO, OP_OTHER, OP_FREE_FD, OP_CLOSE, OP_FREE, OP_EXIT, OP_END };
 
 /* One step of a thread's turn: a fact, or a change of the world at its place among them */
 struct op {
@@ -94,6 +97,7 @@ struct op {
 	enum direction dir;
 	int nested;
 	int nrecords;
+	__u64 hidden; /* key, if it is no application data */
 	__u64 addr;
 	__u64 len;
 	__u16 length[IO_RECORDS];
@@ -313,6 +317,12 @@ static void give_chunk(struct process *p, struct thread *t, const struct op *op)
 		c.fact.sock = conn->inode;
 		set_ends(&c.ends, conn->inode);
 	}
+	if (op->hidden) {
+		c.key = op->hidden;
+		c.hidden = 1;
+		give(&c.fact, p, t, FACT_CHUNK);
+		return;
+	}
 	if (w.nchunks == CHUNKS)
 		return;
 	model_of_chunk[w.nchunks] = conn->model;
@@ -349,7 +359,7 @@ static void give_io(struct process *p, struct thread *t, const struct op *op)
 static void show_op(const struct process *p, const struct thread *t, const struct op *op)
 {
 	static const char *const names[] = {
-		"chunk", "io", "free-fd", "close", "free", "exit", "end",
+		"chunk", "io", "other", "free-fd", "close", "free", "exit", "end",
 	};
 	const struct conn *c = t->conn;
 	int i;
@@ -362,6 +372,8 @@ static void show_op(const struct process *p, const struct thread *t, const struc
 	if (op->type == OP_CHUNK)
 		printf(" key %llx #%d nested %d", (unsigned long long)c->object[op->dir], w.nchunks,
 		       op->nested);
+	if (op->hidden)
+		printf(" hidden");
 	if (op->type <= OP_IO)
 		printf(" %s addr %llx len %d", op->dir == DIR_READ ? "read" : "write",
 		       (unsigned long long)op->addr, (int)op->len);
@@ -382,7 +394,7 @@ static void step(struct process *p, struct thread *t)
 
 	if (verbose)
 		show_op(p, t, op);
-	if (lost && (op->type <= OP_IO || op->type == OP_CLOSE || op->type == OP_EXIT)) {
+	if (lost && (op->type <= OP_OTHER || op->type == OP_CLOSE || op->type == OP_EXIT)) {
 		w.losing--;
 		w.lost++;
 	}
@@ -394,6 +406,10 @@ static void step(struct process *p, struct thread *t)
 	case OP_IO:
 		if (!lost)
 			give_io(p, t, op);
+		break;
+	case OP_OTHER:
+		if (!lost)
+			give(&f, p, t, FACT_OTHER);
 		break;
 	case OP_FREE_FD:
 		p->fds[conn->fd] = 0;
@@ -470,6 +486,7 @@ static struct op *add_op(struct thread *t, enum op_type type)
 		abort();
 	op->type = type;
 	op->nrecords = 0;
+	op->hidden = 0;
 	op->nested = NESTED_NONE;
 	return op;
 }
@@ -490,7 +507,7 @@ static void add_chunk(struct thread *t, enum direction dir, __u64 addr, __u64 le
 }
 
 /* A receive, which begins with the record first if that is not NULL.  The kernel side
- * reports it if it knows that there is TLS. */
+ * reports what it got if it knows that there is TLS. */
 static void add_receive(struct thread *t, __u64 addr, __u32 bytes, const struct record *first)
 {
 	struct conn *c = t->conn;
@@ -499,8 +516,10 @@ static void add_receive(struct thread *t, __u64 addr, __u32 bytes, const struct 
 	if (bytes < 5)
 		first = NULL;
 	c->stream |= first != NULL;
-	if (!c->stream)
+	if (!c->stream) {
+		add_op(t, OP_OTHER);
 		return;
+	}
 	op = add_op(t, OP_IO);
 	op->dir = DIR_READ;
 	op->addr = addr;
@@ -549,6 +568,29 @@ static void add_send(struct thread *t, __u32 bytes)
 	c->left = 0;
 }
 
+/* Tries to send the queue in vain: the kernel side sees what was offered */
+static void add_refused(struct thread *t)
+{
+	struct conn *c = t->conn;
+	struct queue *q = &c->out;
+	struct op *op;
+	int i;
+
+	if (!q->n || (q->done && !c->stream))
+		return;
+	c->stream = true;
+	op = add_op(t, OP_IO);
+	op->dir = DIR_WRITE;
+	op->addr = 16;
+	op->len = 0;
+	if (c->left != (q->done ? q->records[0].wire + 5 - q->done : 0))
+		return;
+	for (i = q->done ? 1 : 0; i < q->n; i++) {
+		op->length[op->nrecords] = q->records[i].wire;
+		op->ctype[op->nrecords++] = q->records[i].ctype;
+	}
+}
+
 static void push(struct queue *q, __u32 plain, __u32 wire, __u8 ctype)
 {
 	if (q->n < QUEUE)
@@ -581,6 +623,20 @@ static void flush(struct thread *t)
 		bytes = chance(50) ? 0 : 1 + below(bytes);
 	if (bytes)
 		add_send(t, bytes);
+	else
+		add_refused(t);
+}
+
+/* Queues an encrypted record that is no application data; rustls encrypts it like any other */
+static void push_hidden(struct thread *t, __u32 wire, __u8 ctype, __u64 key)
+{
+	struct conn *c = t->conn;
+
+	if (c->model > MEMORY_BIO && c->out.n < QUEUE) {
+		add_chunk(t, DIR_WRITE, 4096, wire - c->overhead, NESTED_NONE);
+		t->ops[t->nops - 1].hidden = key;
+	}
+	push(&c->out, 0, wire, ctype);
 }
 
 static void turn_write(struct thread *t)
@@ -819,8 +875,9 @@ static void turn_open(struct process *p, struct thread *t)
 	push(&c->out, 0, 122, 22);
 	push(&c->out, 0, 1, 20);
 	if (c->overhead == 17) {
-		push(&c->out, 0, 700 + below(100), 23);
-		push(&c->out, 0, chance(50) ? 53 : 69, 23);
+		/* under the handshake's keys, so by an object of their own */
+		push_hidden(t, 700 + below(100), 23, c->object[DIR_WRITE] + 8);
+		push_hidden(t, chance(50) ? 53 : 69, 23, c->object[DIR_WRITE] + 8);
 	}
 	add_send(t, bytes_in(&c->out));
 	add_receive(t, c->buffer, 80, &finished);
@@ -835,8 +892,10 @@ static void turn_close(struct thread *t)
 	finish_reading(t);
 	if (!has(SEND_FAILS) || chance(70)) {
 		/* the end is said in TLS too, and looks like data in TLS 1.3 */
-		push(&c->out, 0, c->overhead == 17 ? 19 : 26, c->overhead == 17 ? 23 : 21);
+		push_hidden(t, 2 + c->overhead, c->overhead == 17 ? 23 : 21, c->object[DIR_WRITE]);
 		add_send(t, bytes_in(&c->out));
+	} else if (chance(70)) {
+		add_refused(t);
 	}
 	for (i = 0; i < 2; i++) {
 		if (i == objects_first) {
@@ -942,7 +1001,7 @@ static void older_conns(struct process *p)
 				c->buffer = get_memory(p, c->size);
 			}
 		}
-		if (c->model <= MEMORY_BIO && has(SMALL_READS) && chance(20))
+		if (c->model == NESTED && has(SMALL_READS) && chance(20))
 			c->unread = 1 + below(100);
 	}
 }
@@ -961,7 +1020,7 @@ static void new_world(__u64 seed, int features)
 	w.features = random64() & random64() & ~UNALIGNED;
 	if (features >= 0)
 		w.features = features;
-	w.nlengths = below(4);
+	w.nlengths = has(LATE_FLUSH) ? 0 : below(4);
 	for (i = 0; i < w.nlengths; i++)
 		w.lengths[i] = 1 + below(chance(80) ? 100 : 16384);
 	w.nprocesses = 1 + (chance(20) ? below(PROCESSES) : 0);

@@ -73,8 +73,9 @@ struct conn {
 struct mode {
 	const char *name, *help;
 	unsigned int conns;  /* at the same time */
-	unsigned int rounds; /* one after the other */
+	unsigned int rounds; /* one after the other; 0: N of the command line */
 	const char *payload;
+	int numbers;		       /* on the command line */
 	bool sockets_only;	       /* makes no sense over memory BIOs */
 	bool nonblock;		       /* non-blocking sockets with small buffers */
 	void (*before)(struct end *e); /* in the thread of an end, instead of a plain handshake */
@@ -86,9 +87,9 @@ static const size_t edges[] = {0, 1, 8191, 8192, 8193, 16383, 16384, 16385, 6553
 static const size_t early_lens[] = {1, 1021, 8192};
 
 static const struct mode *mode;
-static const char *payload; /* bytes, text, utf8 */
-static bool mem;	    /* TLS over memory BIOs */
-static unsigned long bulk_count, bulk_len;
+static const char *payload;	      /* bytes, text, utf8 */
+static bool mem;		      /* TLS over memory BIOs */
+static unsigned long count, bulk_len; /* N and LEN of the command line */
 static unsigned int round_nr;
 static SSL_CTX *client_ctx, *server_ctx;
 static SSL_SESSION *session; /* of the round before, for early data */
@@ -410,8 +411,8 @@ static void mode_bulk(struct end *e)
 	unsigned long i;
 
 	/* One direction after the other: two blocking writers would wait for each other. */
-	for (i = 0; i < 2 * bulk_count; i++) {
-		if (e->server == (i >= bulk_count))
+	for (i = 0; i < 2 * count; i++) {
+		if (e->server == (i >= count))
 			write_message(e, CALL_WRITE, bulk_len);
 		else
 			read_message(e, CALL_READ, bulk_len, bulk_len);
@@ -424,6 +425,11 @@ static void mode_named(struct end *e)
 
 	for (i = 0; i < 11; i++)
 		exchange(e, CALL_WRITE, CALL_READ, 200, 200);
+}
+
+static void mode_short(struct end *e)
+{
+	exchange(e, CALL_WRITE, CALL_READ, 200, 200);
 }
 
 /* Round 0 has no session yet, so no early data; round n sends the first n lengths. */
@@ -632,6 +638,22 @@ static void mode_mixed(struct conn *c)
 	}
 }
 
+/* All connections in turn, until another line comes on stdin */
+static void mode_busy(struct conn *c)
+{
+	struct pollfd more = {.fd = STDIN_FILENO, .events = POLLIN};
+	unsigned int i, turns;
+
+	for (turns = 0; !poll(&more, 1, 0); turns++) {
+		for (i = 0; i < mode->conns; i++)
+			greet(c + (i * 7 + turns) % mode->conns, CALL_WRITE, CALL_READ);
+		if (!turns) {
+			puts("running");
+			fflush(stdout);
+		}
+	}
+}
+
 static const struct mode modes[] = {
 	{"edges", "SSL_write, SSL_read: lengths around buffer and record sizes, up to 1 MiB", 1, 1,
 	 "bytes", .end = mode_edges},
@@ -647,13 +669,17 @@ static const struct mode modes[] = {
 	 .nonblock = true, .solo = mode_fail},
 	{"peek", "SSL_peek and SSL_peek_ex before reads", 1, 1, "bytes", .solo = mode_peek},
 	{"bulk", "N messages of LEN bytes in each direction, at full speed", 1, 1, "bytes",
-	 .end = mode_bulk},
+	 .numbers = 2, .end = mode_bulk},
 	{"threads", "200 threads, 100 connections at once, messages name the connection", 100, 1,
 	 "utf8", .end = mode_named},
 	{"reuse", "13 connections one after the other that get the same fd numbers", 1, 13, "utf8",
 	 .end = mode_named},
+	{"short", "N connections one after the other, a message each way", 1, 0, "utf8",
+	 .numbers = 1, .end = mode_short},
 	{"mixed", "one thread, 7 connections in turn, with other output in between", 7, 1, "utf8",
 	 .solo = mode_mixed},
+	{"busy", "one thread, 50 connections in turn until another line comes; says \"running\"",
+	 50, 1, "utf8", .solo = mode_busy},
 };
 
 /* ---- set-up ---- */
@@ -886,12 +912,12 @@ int main(int argc, char **argv)
 		usage("this mode needs --bio socket");
 	if (mode->before && version == TLS1_2_VERSION)
 		usage("early data came with TLS 1.3");
-	if (argc - optind != (mode->end == mode_bulk ? 2 : 0))
-		usage("N and LEN belong to mode bulk, and only there");
-	if (mode->end == mode_bulk) {
-		bulk_count = number(argv[optind]);
+	if (argc - optind != mode->numbers)
+		usage("N belongs to modes bulk and short, LEN to bulk, and only there");
+	if (mode->numbers > 0)
+		count = number(argv[optind]);
+	if (mode->numbers > 1)
 		bulk_len = number(argv[optind + 1]);
-	}
 	if (!payload)
 		payload = mode->payload;
 
@@ -903,7 +929,7 @@ int main(int argc, char **argv)
 	if (!fgets(line, sizeof(line), stdin))
 		die("no line on stdin");
 
-	for (round_nr = 0; round_nr < mode->rounds; round_nr++)
+	for (round_nr = 0; round_nr < (mode->rounds ? mode->rounds : count); round_nr++)
 		run_round();
 
 	SSL_SESSION_free(session);

@@ -19,6 +19,7 @@ import sys
 
 CHUNK = 16384       # no line carries more
 MOST_ERRORS = 20    # enough to see what is wrong
+UNKNOWN_SHARE = 1000    # --attached-late: one line in so many may be without fd
 SHOWN = 40          # bytes of a payload in a message
 
 HEADER = ["TIME", "PID", "COMM", "FD", "DIR", "LEN", "DATA"]
@@ -326,7 +327,7 @@ class Comparison:
             self.error(f"{line.where()}: length {line.len} is not 1 to {CHUNK}")
         if line.json and args.lib is not None and line.json["lib"] != args.lib:
             self.error(f"{line.where()}: expected lib {args.lib}, seen {line.json['lib']}")
-        if (line.fd, line.dir) not in self.truth:
+        if (line.fd, line.dir) not in self.truth and not (args.attached_late and line.fd is None):
             self.error(f"{line.where()}: nothing was moved there in the truth, seen "
                        f"{line.len} bytes {show(line.data)}{self.locate(line.data)}")
 
@@ -400,6 +401,41 @@ class Comparison:
         if key[1] == "write" and len(lines) != wanted:
             self.error(f"fd {key[0]} write: expected {wanted} lines (records), seen {len(lines)}")
 
+    def late_stream(self, key, lines):
+        """These lines are the end of a stream. Returns where it begins, as the first one says."""
+        expected = b"".join(call.data for call in self.truth[key])
+        start = expected.find(lines[0].data) if lines else len(expected)
+        pos = max(start, 0)
+        for line in lines:
+            if not expected.startswith(line.data, pos):
+                self.error(f"{line.where()}: expected at byte {pos} of the stream "
+                           f"{show(expected[pos:pos + line.len])}, seen {line.len} bytes "
+                           f"{show(line.data)}{self.locate(line.data)}")
+                return start
+            self.check_conn(line, self.truth[key][-1].conn)
+            pos += line.len
+        if not lines or pos < len(expected):
+            self.error(f"fd {key[0]} {key[1]}: {len(expected) - pos} bytes missing at the end, "
+                       f"{len(lines)} lines")
+        return start
+
+    def late_streams(self):
+        """Lines without fd are allowed where a stream begins, but few of them."""
+        starts = {key: self.late_stream(key, self.seen[key]) for key in self.truth}
+        unknown = [line for line in self.lines if line.fd is None]
+        for line in reversed(unknown):
+            place = next((key for key, start in starts.items()
+                          if key[1] == line.dir and start >= line.len and
+                          b"".join(x.data for x in self.truth[key]).startswith(
+                              line.data, start - line.len)), None)
+            if place:
+                starts[place] -= line.len
+            else:
+                self.error(f"{line.where()}: {line.len} bytes {show(line.data)}: not the beginning "
+                           f"of what was seen of any stream{self.locate(line.data)}")
+        if len(unknown) * UNKNOWN_SHARE >= len(self.lines):
+            self.error(f"{len(unknown)} of {len(self.lines)} lines are without fd")
+
     def check_peer(self, path):
         """Every record that the peer wrote is one line here."""
         wanted = sum(records(len(call.data)) for (_, way), calls in read_truth(path).items()
@@ -412,6 +448,9 @@ class Comparison:
         for line in self.lines:
             self.check_columns(line)
             self.seen[line.fd, line.dir].append(line)
+        if self.args.attached_late:
+            self.late_streams()
+            return
         for key in self.truth:
             if self.args.stream:
                 self.byte_stream(key, self.seen[key])
@@ -421,17 +460,38 @@ class Comparison:
             self.check_peer(self.args.peer_truth)
 
 
+def take_layer(lines, truth):
+    """The lines that go on with a stream of this truth, and the others."""
+    left = {key: b"".join(call.data for call in calls) for key, calls in truth.items()}
+    taken, others = [], []
+    for line in lines:
+        stream = left.get((line.fd, line.dir), b"")
+        if stream.startswith(line.data) and stream:
+            left[line.fd, line.dir] = stream[line.len:]
+            taken.append(line)
+        else:
+            others.append(line)
+    return taken, others
+
+
 def compare(args):
     lines = read_trace(args.trace, args.format, not args.no_header)
-    if args.stream and args.format == "text":
-        raise Mismatch("text does not keep the bytes: no --stream")
-    comparison = Comparison(lines, read_truth(args.truth), args)
-    comparison.run()
-    if comparison.errors:
-        raise Mismatch("\n".join(comparison.errors[:MOST_ERRORS] +
-                                 [f"({len(comparison.errors)} differences)"]))
-    print(f"compared {len(lines)} lines, {sum(line.len for line in lines)} bytes, "
-          f"{len({line.fd for line in lines})} fds")
+    if (args.stream or args.attached_late) and args.format == "text":
+        raise Mismatch("text does not keep the bytes: line by line only")
+    layers = [(lines, args.truth)]
+    if args.inner_truth:
+        outer, inner = take_layer(lines, read_truth(args.truth))
+        layers = [(outer, args.truth), (inner, args.inner_truth)]
+    errors = []
+    for part, truth in layers:
+        comparison = Comparison(part, read_truth(truth), args)
+        comparison.run()
+        errors += comparison.errors
+    if errors:
+        raise Mismatch("\n".join(errors[:MOST_ERRORS] + [f"({len(errors)} differences)"]))
+    fds = {line.fd for line in lines} - {None}
+    print(f"compared {len(lines)} lines, {sum(line.len for line in lines)} bytes, {len(fds)} fds" +
+          (f", {sum(line.fd is None for line in lines)} lines without fd" * args.attached_late))
 
 
 def pairs(args):
@@ -480,9 +540,37 @@ def conns(args):
           f"{unnamed} lines without a name")
 
 
+def owners(args):
+    """For payloads that name their connection, of which is known who has it."""
+    with open(args.owners, encoding="ascii") as file:
+        owner_of = {name: (int(fd), port) for name, fd, port in
+                    (line.rsplit(maxsplit=2) for line in file)}
+    wrong, conns, seen = [], {}, collections.defaultdict(set)
+    lines = read_trace(args.trace, "json")
+    for line in lines:
+        port = (line.json["local"] or "").rpartition(":")[2]
+        if (line.fd, port) not in owner_of.values():
+            wrong.append(f"{line.where()}: port {port or '-'} is not of this fd")
+        if conns.setdefault(line.json["conn"], line.fd) != line.fd:
+            wrong.append(f"{line.where()}: conn {line.json['conn']} was fd "
+                         f"{conns[line.json['conn']]} before")
+        for name in set(re.findall(args.name.encode(), line.data)):
+            name = name.decode()
+            seen[name].add(line.dir)
+            if owner_of.get(name) != (line.fd, port):
+                wrong.append(f"{line.where()}: port {port}: carries '{name}', which is of "
+                             f"{owner_of.get(name)}")
+    wrong += [f"'{name}' was not both written and read" for name in owner_of if len(seen[name]) != 2]
+    if len(conns) != len(set(owner_of.values())):
+        wrong.append(f"{len(conns)} conns, {len(set(owner_of.values()))} connections")
+    if wrong:
+        raise Mismatch("\n".join(wrong[:MOST_ERRORS] + [f"({len(wrong)} differences)"]))
+    print(f"found {len(seen)} names on {len(lines)} lines, {len(conns)} connections")
+
+
 def parse_args(argv):
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
-    commands = parser.add_subparsers(required=True, metavar="compare|pairs|conns")
+    commands = parser.add_subparsers(required=True, metavar="compare|pairs|conns|owners")
 
     def trace_command(name, func, text):
         command = commands.add_parser(name, help=text)
@@ -500,6 +588,10 @@ def parse_args(argv):
     kind = command.add_mutually_exclusive_group()
     kind.add_argument("--exact", action="store_true", help="line by line (default)")
     kind.add_argument("--stream", action="store_true", help="byte by byte, a line for each record")
+    kind.add_argument("--attached-late", action="store_true", help="byte by byte, from somewhere in "
+                      "the middle of every stream to its end")
+    command.add_argument("--inner-truth", help="with --stream: of TLS within TLS, whose records are "
+                         "the plaintext of --truth")
     command.add_argument("--peer-truth", help="with --stream: the writes that were read here")
 
     command = commands.add_parser("pairs", help="what was written in the truth with what was read")
@@ -510,9 +602,17 @@ def parse_args(argv):
     command.add_argument("--name", required=True, help="regular expression, best with one group")
     command.add_argument("--ends", type=int, default=1, help="2 if both ends are in the trace")
 
+    command = commands.add_parser("owners", help="names in the payloads with fds and ports")
+    command.set_defaults(func=owners)
+    command.add_argument("--name", required=True, help="regular expression")
+    command.add_argument("--owners", required=True, help="lines of: NAME FD PORT")
+    command.add_argument("trace", metavar="TRACE", help="in JSON")
+
     args = parser.parse_args(argv)
-    if args.func is compare and args.peer_truth and not args.stream:
-        parser.error("--peer-truth belongs to --stream")
+    if args.func is compare and not args.stream:
+        for option in "peer_truth", "inner_truth":
+            if getattr(args, option):
+                parser.error(f"--{option.replace('_', '-')} belongs to --stream")
     return args
 
 

@@ -132,6 +132,48 @@ class Right(Case):
             status, text = self.compare(fmt, reads, "--stream", truth=truth)
             self.assertEqual(status, 0, text)
 
+    def test_attached_late(self):
+        calls = [(way, fd, b"%s on %d number %d" % (way.encode(), fd, number))
+                 for number in range(600) for fd in (5, 6) for way in ("write", "read")]
+        chunks = chunks_of(calls)[100:]
+        chunks[0]["fd"] = chunks[3]["fd"] = None
+        self.assertEqual(self.compare("json", chunks, "--attached-late", truth=calls),
+                         (0, f"compared 2300 lines, {sum(len(c['data']) for c in chunks)} bytes, "
+                             "2 fds, 2 lines without fd\n"))
+
+        def wrong(change, *words):
+            spoilt = [dict(chunk) for chunk in chunks]
+            change(spoilt)
+            status, text = self.compare("json", spoilt, "--attached-late", truth=calls)
+            self.assertEqual(status, 1)
+            for word in words:
+                self.assertIn(word, text)
+        wrong(lambda c: c.pop(), "fd 6 read", "missing at the end")
+        wrong(lambda c: c.pop(100), "line 104: fd 5 write", "number 50', seen", "(1 differences)")
+        wrong(lambda c: c[100].update(fd=6), "line 101: fd 6 write", "in the truth at fd 5 write")
+        wrong(lambda c: c[4].update(fd=6), "fd 6 write", "in the truth at fd 5 write")
+        wrong(lambda c: c[100].update(fd=None), "fd - write", "not the beginning")
+        wrong(lambda c: c[3].update(data=b"?"), "line 4: fd - read", "not the beginning")
+        wrong(lambda c: [x.update(fd=None) for x in c[:4]], "4 of 2300 lines are without fd")
+        wrong(lambda c: c.__delitem__(slice(0, None, 4)), "fd 5 write", "0 lines")
+
+    def test_inner_truth(self):
+        record = b"\x17\x03\x03 a record"
+        outer = [("write", 5, b"CONNECT"), ("write", 5, record), ("read", 5, record)]
+        inner = [("write", 5, b"GET"), ("read", 5, b"OK")]
+        order = [("write", 5, b"CONNECT"), ("write", 5, b"GET"), ("write", 5, record),
+                 ("read", 5, record[:5]), ("read", 5, record[5:]), ("read", 5, b"OK")]
+
+        def compare(chunks):
+            return self.compare("json", chunks, "--stream", "--inner-truth",
+                                self.truth(inner, "inner"), truth=outer)
+        self.assertEqual(compare(chunks_of(order))[0], 0)
+        for number in range(len(order)):
+            self.assertEqual(compare(chunks_of(order[:number] + order[number + 1:]))[0], 1)
+        status, text = compare(chunks_of(order[:2] + [("write", 6, record)] + order[3:]))
+        self.assertIn("fd 6 write: nothing was moved there", text)
+        self.assertEqual(status, 1)
+
     def test_by_hand(self):
         truth = [("write", 5, b"G\\ \r\n\t\xe9"), ("read", 5, bytes(range(48, 66)))]
         columns = "10:51:07.123456 4711    curl             5    "
@@ -254,9 +296,35 @@ class Wrong(Case):
         self.assertIn("the peer wrote 7 records, seen 6 lines", text)
 
     def test_options(self):
-        self.detects(lambda c: None, "no --stream", formats=("text",), more=("--stream",))
+        self.detects(lambda c: None, "line by line only", formats=("text",), more=("--stream",))
         with self.assertRaises(SystemExit):
             self.compare("json", chunks_of(TRUTH), "--peer-truth", "peer")
+
+
+class Owners(Case):
+    def test_owners(self):
+        path = self.path("owners", "query 1; 5 443\nquery 2; 6 444\n")
+
+        def owners(change):
+            chunks = chunks_of([(way, fd, data) for way in ("write", "read") for fd, data in
+                                ((5, b"query 1; ? query 1;"), (6, b"query 2; ?"), (6, b"more"))])
+            change(chunks)
+            objects = [json.loads(printed("json", chunk)) for chunk in chunks]
+            for obj in objects:
+                obj["local"] = {5: "127.0.0.1:443", 6: "127.0.0.1:444"}.get(obj["fd"])
+            text = "".join(json.dumps(obj) + "\n" for obj in objects)
+            return self.run_main("owners", "--name", r"query \d+;", "--owners", path,
+                                 self.path("trace", text))
+        self.assertEqual(owners(lambda c: None), (0, "found 2 names on 6 lines, 2 connections\n"))
+        for change, word in (
+                (lambda c: c[0].update(fd=6), "carries 'query 1;', which is of (5, '443')"),
+                (lambda c: c[2].update(fd=None), "fd - write: port - is not of this fd"),
+                (lambda c: c[2].update(conn="5.0"), "conn 5.0 was fd 5 before"),
+                (lambda c: c[2].update(conn="6.1"), "3 conns, 2 connections"),
+                (lambda c: c.pop(0), "'query 1;' was not both")):
+            status, text = owners(change)
+            self.assertEqual(status, 1)
+            self.assertIn(word, text)
 
 
 class Syntax(Case):

@@ -7,8 +7,11 @@
 //! never touch the network itself.
 
 use std::error::Error;
+use std::ffi::OsString;
 use std::io::{self, Write};
-use std::os::fd::RawFd;
+use std::mem::ManuallyDrop;
+use std::net::{SocketAddr, TcpStream};
+use std::os::fd::{FromRawFd, RawFd};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::{env, fs};
@@ -63,6 +66,11 @@ impl Truth {
                 .flat_map(|byte| [byte >> 4, byte & 15].map(|d| DIGITS[d as usize])),
         );
         lines.push(b'\n');
+    }
+
+    /// For a target that knows something else than calls.
+    pub fn replace(&self, lines: String) -> Result<()> {
+        Ok(fs::write(&self.path, lines)?)
     }
 
     pub fn save(&self) -> Result<()> {
@@ -147,6 +155,18 @@ impl Tls {
     }
 }
 
+/// The descriptor of the one socket that is bound to this address: a client's.
+/// Libraries that keep their sockets to themselves do not tell it.
+pub fn fd_of(local: SocketAddr) -> Result<RawFd> {
+    (3..1024)
+        .find(|&fd| {
+            // SAFETY: nothing closes it here, and asking any descriptor for its name is harmless.
+            let socket = ManuallyDrop::new(unsafe { TcpStream::from_raw_fd(fd) });
+            socket.local_addr().is_ok_and(|address| address == local)
+        })
+        .ok_or_else(|| format!("no socket is bound to {local}").into())
+}
+
 /// Tells the test that the set-up, which took the whole command line, is done;
 /// waits for its go.
 pub fn ready(mut args: Args) -> Result<()> {
@@ -164,7 +184,7 @@ pub fn ready(mut args: Args) -> Result<()> {
 /// The command line. The options that all targets have are kept here.
 pub struct Args {
     words: env::Args,
-    truth: Option<PathBuf>,
+    truth: Option<OsString>,
     pub tls: Tls,
 }
 
@@ -205,10 +225,12 @@ impl Args {
             .map_err(|why| format!("{of}: {why}"))?)
     }
 
-    pub fn truth(&self) -> Result<Truth> {
-        let path = self.truth.clone().ok_or("--truth FILE is needed")?;
+    /// The truth file whose name has this suffix.
+    pub fn truth(&self, suffix: &str) -> Result<Truth> {
+        let mut path = self.truth.clone().ok_or("--truth FILE is needed")?;
+        path.push(suffix);
         Ok(Truth {
-            path,
+            path: path.into(),
             lines: Mutex::default(),
         })
     }

@@ -383,7 +383,7 @@ fn run() -> Result<()> {
         panic::set_hook(Box::new(|_| ()));
     }
 
-    let truth = Arc::new(args.truth()?);
+    let truth = Arc::new(args.truth("")?);
     let (mut server_config, certificate) = args.tls.server()?;
     let mut client_config = args.tls.client(certificate)?;
     if plan.early {

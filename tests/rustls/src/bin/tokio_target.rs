@@ -13,6 +13,7 @@ use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, RawFd};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::thread;
 
 use tlssnoop_rustls_targets::{Args, EDGES, Result, Tls, Truth, finish, message, ready};
@@ -31,6 +32,8 @@ usage: tokio_target --truth FILE [OPTION...] both
   --conns N      connections at a time (101)
   --rounds N     messages in each direction of a connection (10)
   --short N      instead N connections one after the other, one round each
+  --endless      instead small messages until another line comes on stdin; says
+                 running when every connection has been used (both)
   --log          a line to stderr and one to a pipe after every write
   --tls 1.2|1.3  --suite aes128|aes256|chacha
 CONTACT is a file in which the server leaves its address and certificate for the
@@ -63,6 +66,9 @@ struct Context {
     connections: usize,
     rounds: usize,
     in_turn: bool,
+    endless: bool,
+    stopped: AtomicBool,
+    used: AtomicUsize,
     truth: Truth,
     log: Option<Log>,
 }
@@ -86,8 +92,10 @@ impl End {
         let sender = format!("{side} of connection {}", self.number);
         let number = self.number;
 
+        let endless = self.context.endless;
         (0..self.context.rounds).map(move |round| {
             let len = match number % 10 {
+                _ if endless => 60 + (number * 7 + round) % 140,
                 0 => edges[(number / 10 + round) % edges.len()],
                 _ => 1 + (number * 7919 + round * 1237) % 3000,
             };
@@ -148,6 +156,9 @@ impl End {
         let sent = self.messages(me);
         let expected = self.messages(peer);
 
+        if self.context.endless {
+            return self.talk_on(stream, me, sent.zip(expected)).await;
+        }
         if self.number % 2 == 1 && !self.context.in_turn {
             let (mut reader, mut writer) = tokio::io::split(stream);
             let end = self.clone();
@@ -177,6 +188,56 @@ impl End {
         self.end_of(&mut stream).await?;
         self.context.truth.close(self.fd);
         Ok(())
+    }
+
+    /// Until it is stopped; the client does it, behind an answer.
+    async fn talk_on<S>(
+        self,
+        mut stream: S,
+        me: &'static str,
+        messages: impl Iterator<Item = (Vec<u8>, Vec<u8>)>,
+    ) -> Result<()>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        for (round, (data, answer)) in messages.enumerate() {
+            if me == "client" {
+                if self.context.stopped.load(Relaxed) {
+                    break;
+                }
+                self.send(&mut stream, &data).await?;
+                self.receive(&mut stream, &answer).await?;
+                if round == 0 {
+                    self.context.used_another();
+                }
+            } else {
+                let first = self.read(&mut stream, 1).await?;
+                if first.is_empty() {
+                    break;
+                }
+                self.receive(&mut stream, &answer[1..]).await?;
+                self.send(&mut stream, &data).await?;
+            }
+        }
+        Ok(stream.shutdown().await?)
+    }
+}
+
+impl Context {
+    /// Waits for the line that ends --endless.
+    fn stop_on_line(self: &Arc<Self>) {
+        let context = self.clone();
+        thread::spawn(move || {
+            // The end of stdin will do as well.
+            let _ = io::stdin().read_line(&mut String::new());
+            context.stopped.store(true, Relaxed);
+        });
+    }
+
+    fn used_another(&self) {
+        if self.used.fetch_add(1, Relaxed) + 1 == self.connections {
+            println!("running");
+        }
     }
 }
 
@@ -273,7 +334,7 @@ fn run() -> Result<()> {
     let mut args = Args::default();
     let mut threads = 1;
     let (mut connections, mut rounds, mut in_turn) = (101, 10, false);
-    let mut chatty = false;
+    let (mut chatty, mut endless) = (false, false);
     let mode = loop {
         let option = args.own()?.ok_or(USAGE)?;
         match option.as_str() {
@@ -281,6 +342,7 @@ fn run() -> Result<()> {
             "--conns" => connections = args.number("--conns")?,
             "--rounds" => rounds = args.number("--rounds")?,
             "--short" => (connections, rounds, in_turn) = (args.number("--short")?, 1, true),
+            "--endless" => (connections, rounds, endless) = (50, usize::MAX, true),
             "--log" => chatty = true,
             _ => break option,
         }
@@ -297,7 +359,10 @@ fn run() -> Result<()> {
         connections,
         rounds,
         in_turn,
-        truth: args.truth()?,
+        endless,
+        stopped: AtomicBool::default(),
+        used: AtomicUsize::default(),
+        truth: args.truth("")?,
         log: chatty.then(|| Log::new(&runtime)).transpose()?,
     });
     match mode.as_str() {
@@ -306,6 +371,9 @@ fn run() -> Result<()> {
             let address = listener.local_addr()?;
             let connector = connector(&args.tls, certificate)?;
             ready(args)?;
+            if endless {
+                context.stop_on_line();
+            }
             runtime.block_on(async {
                 let server = tokio::spawn(server(acceptor, listener, context.clone()));
                 client(connector, address, context.clone()).await?;

@@ -1,0 +1,102 @@
+#!/usr/bin/env bats
+# SPDX-License-Identifier: GPL-2.0-only
+#
+# Files without symbols: what elfsym_tables() finds in a stripped program is what the symbols of
+# the same program say, no more and no less, and in files without rustls there is nothing. Needs a
+# C compiler with sanitizers, binutils, nginx, and a cargo that tests/rustls/build accepts.
+# It must never pass without having compared an address.
+
+load lib
+
+setup_file() {
+	local build=$BATS_TEST_DIRNAME/rustls/build top=$BATS_TEST_DIRNAME/..
+	RELEASE=$("$build" release)
+	FAT=$("$build" fat)
+	DEV=$("$build" dev)
+	MANGLED_V0=$("$build" release -Csymbol-mangling-version=v0)
+	TABLES=$BATS_FILE_TMPDIR/tables_test
+	"${CC:-cc}" -std=c11 -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all -I"$top" \
+		-o "$TABLES" "$BATS_TEST_DIRNAME/tables_test.c" "$top"/elfsym_{tables,image,code}.c
+	export RELEASE FAT DEV MANGLED_V0 TABLES
+}
+
+# symbols FILE: "role address" for each function that its symbols name
+symbols() {
+	nm "$1" | grep -v -e InvalidMessage -e '[$]u7b[$]' | sed -nE \
+		-e 's/^(\w+) [tT] .*MessageEncrypter([$]GT[$])?7encrypt.*/encrypt \1/p' \
+		-e 's/^(\w+) [tT] .*MessageDecrypter([$]GT[$])?7decrypt.*/decrypt \1/p' \
+		-e 's/^(\w+) [tT] .*ExpectTraffic.*[E$]6handle.*/handle \1/p' | sort -u
+}
+
+# stripped DIRECTORY: the targets there: TLS 1.3 and two ciphers of TLS 1.2, a client and a server
+stripped() {
+	local target copy=$BATS_TEST_TMPDIR/stripped
+	for target in "$1"/{std,tokio}_target; do
+		echo "# $target"
+		strip -o "$copy" "$target"
+		symbols "$target" >"$copy.expected"
+		[[ $(cut -d ' ' -f 1 "$copy.expected" | uniq -c | xargs) == \
+			'3 decrypt 3 encrypt 4 handle' ]] || fail "$(cat "$copy.expected")"
+		"$TABLES" "$copy" >"$copy.found"
+		cut -d ' ' -f 1,3 "$copy.found" | sort -u | diff -u "$copy.expected" -
+		[[ $(cut -d ' ' -f 1,2 "$copy.found" | grep -v handle | sort | xargs) == \
+			"$(printf '%s ' {de,en}crypt\ tls1{2-{chacha,gcm},3} | xargs)" ]] ||
+			fail "$(cat "$copy.found")"
+	done
+}
+
+# found FILE: the roles of what is found in a file
+found() {
+	echo "# $1"
+	[[ -s $1 ]] || fail "$1 is not there"
+	"$TABLES" "$1" >"$BATS_TEST_TMPDIR/found"
+	ROLES=$(cut -d ' ' -f 1 "$BATS_TEST_TMPDIR/found" | xargs)
+}
+
+@test "an optimised program" {
+	stripped "$RELEASE"
+}
+
+@test "fat LTO that aborts on panic" {
+	stripped "$FAT"
+}
+
+@test "unoptimised" {
+	stripped "$DEV"
+}
+
+@test "v0 symbol names" {
+	stripped "$MANGLED_V0"
+}
+
+@test "nothing in programs without rustls" {
+	local file
+	for file in "$(command -v bash)" "$(command -v nginx)" /usr/bin/python3 \
+		"$("${CC:-cc}" -print-file-name=libc.so.6)" \
+		"$("${CC:-cc}" -print-file-name=libcrypto.so.3)"; do
+		found "$file"
+		[[ -z $ROLES ]] || fail "$(cat "$BATS_TEST_TMPDIR/found")"
+	done
+}
+
+@test "OpenSSL's method and no rustls in libssl" {
+	found "$("${CC:-cc}" -print-file-name=libssl.so.3)"
+	[[ $ROLES == 'ssl-read ssl-write' ]] || fail "$(cat "$BATS_TEST_TMPDIR/found")"
+}
+
+@test "a file that ends too early" {
+	local copy=$BATS_TEST_TMPDIR/stripped size status
+	strip -o "$copy" "$RELEASE/std_target"
+	for ((size = $(stat -c %s "$copy"); size > 8; size = size * 4 / 5)); do
+		truncate -s "$size" "$copy"
+		status=0
+		"$TABLES" "$copy" >"$copy.found" 2>"$copy.error" || status=$?
+		((status == 0)) || grep -q '^tables_test: ' "$copy.error" ||
+			fail "$size bytes" "$(cat "$copy.error")"
+	done
+}
+
+@test "a file that is none of ELF" {
+	run "$TABLES" "$BATS_TEST_FILENAME"
+	[[ $status -eq 1 && $output == *': Exec format error' ]]
+}
