@@ -33,7 +33,7 @@ BPF_CFLAGS = -g -O2 -target bpf -D__TARGET_ARCH_$(ARCH) $(WARNINGS) $(BPF_INCLUD
 
 OBJECTS := tlssnoop.o elfsym.o correlate.o
 HEADERS := tlssnoop.h elfsym.h correlate.h
-TEST_PROGRAMS := tests/ssl_target
+TEST_PROGRAMS := tests/ssl_target tests/correlate_test tests/schedules_test tests/elfsym_test
 
 .PHONY: all check check-tools clean demo bench install lint test-programs uninstall FORCE
 .DELETE_ON_ERROR:
@@ -87,6 +87,12 @@ uninstall:
 
 tests/ssl_target: tests/ssl_target.c .flags
 	$(CC) -std=c11 $(WARNINGS) -O2 -o $@ $< -lssl -lcrypto -lpthread
+
+tests/correlate_test tests/schedules_test: tests/%: tests/%.c tests/tap.h correlate.o $(HEADERS)
+	$(CC) $(ALL_CFLAGS) -I. -o $@ $< correlate.o
+
+tests/elfsym_test: tests/elfsym_test.c tests/tap.h elfsym.o $(HEADERS)
+	$(CC) $(ALL_CFLAGS) -I. -o $@ $< elfsym.o $(LIBS)
 
 test-programs: $(TEST_PROGRAMS)
 

@@ -52,26 +52,27 @@ static int read_loads(struct elfsym *e)
 		if (!gelf_getphdr(e->elf, i, load))
 			return -EBADMSG;
 		if (load->p_type == PT_LOAD && load->p_vaddr + load->p_filesz >= load->p_vaddr &&
-		    load->p_offset + load->p_filesz >= load->p_offset)
+		    load->p_offset <= INT64_MAX && load->p_filesz <= INT64_MAX - load->p_offset)
 			e->nloads++;
 	}
 	return 0;
 }
 
-static int read_sections(struct elfsym *e)
+static int read_sections(struct elfsym *e, const GElf_Ehdr *eh)
 {
 	Elf_Scn *scn = NULL;
 	size_t names, n;
+	GElf_Shdr sh;
 
 	if (elf_getshdrnum(e->elf, &n))
 		return -EBADMSG;
-	if (!n)
-		return 0; /* sections are optional, if rare to lack */
-	if (elf_getshdrstrndx(e->elf, &names))
+	if (!n) /* sections are optional, if rare to lack; libelf hides those behind the end */
+		return eh->e_shoff ? -EBADMSG : 0;
+	if (elf_getshdrstrndx(e->elf, &names) || !gelf_getshdr(elf_getscn(e->elf, 0), &sh) ||
+	    sh.sh_type != SHT_NULL)
 		return -EBADMSG;
 	while ((scn = elf_nextscn(e->elf, scn))) {
 		const char *name;
-		GElf_Shdr sh;
 
 		if (!gelf_getshdr(scn, &sh))
 			return -EBADMSG;
@@ -115,7 +116,7 @@ int elfsym_open(int fd, struct elfsym **elf)
 		goto fail;
 	err = read_loads(e);
 	if (!err)
-		err = read_sections(e);
+		err = read_sections(e, &eh);
 	if (err)
 		goto fail;
 	*elf = e;
@@ -258,6 +259,9 @@ static size_t without_instance(const char *s, size_t n)
 	return n;
 }
 
+/* No real name is so long; taking one apart takes time by its square */
+#define NAME_MAX_LENGTH 16384
+
 /*
  * rustc's two manglings.  legacy: _ZN <length and name>... 17h<16 hex digits>E, with the
  * characters that a linker dislikes written as $XX$; closures and shims have a {{...}}
@@ -291,7 +295,7 @@ struct elfsym_name elfsym_name(const char *symbol)
 		if (!has(&name, "$u7b$$u7b$") && !has(&name, "drop_in_place"))
 			name.kind = NAME_LEGACY;
 	} else if (!strncmp(symbol, "_RNvM", 5) || !strncmp(symbol, "_RNvX", 5)) {
-		if (memchr(symbol, '.', name.length))
+		if (name.length > NAME_MAX_LENGTH || memchr(symbol, '.', name.length))
 			return name;
 		name.length = without_instance(symbol, name.length);
 		name.kind = symbol[4] == 'X' ? NAME_V0_TRAIT : NAME_V0_INHERENT;
@@ -332,13 +336,15 @@ static bool is_version_char(char c)
 	return isalnum((unsigned char)c) || (c && strchr(".+-", c));
 }
 
-/* A version behind prefix in n bytes of data.  Returns 0 or -ENOENT */
-static int version_in(const char *data, size_t n, const char *prefix, char *buf, size_t size)
+/* A version behind prefix in n bytes of data, within the first limit of them.  Returns 0 or
+ * -ENOENT */
+static int version_in(const char *data, size_t n, size_t limit, const char *prefix, char *buf,
+		      size_t size)
 {
 	size_t len = strlen(prefix), i;
 	const char *p = data, *end = data + n;
 
-	while ((p = memmem(p, end - p, prefix, len))) {
+	while ((p = memmem(p, end - p, prefix, len)) && p < data + limit) {
 		p += len;
 		if (p == end || !isdigit((unsigned char)*p))
 			continue;
@@ -357,18 +363,20 @@ static int version_in_segment(struct elfsym *e, const GElf_Phdr *load, char *win
 			      const char *prefix, char *buf, size_t size)
 {
 	uint64_t done = 0, want;
-	ssize_t n;
+	ssize_t n, limit;
 
 	while (done < load->p_filesz) {
 		want = load->p_filesz - done < WINDOW ? load->p_filesz - done : WINDOW;
 		n = pread(e->fd, window, want, load->p_offset + done);
 		if (n < 0)
 			return -errno;
-		if (!version_in(window, n, prefix, buf, size))
+		/* what begins in the last bytes may go on: it is found in the next window */
+		limit = n == WINDOW ? n - OVERLAP : n;
+		if (!version_in(window, n, limit, prefix, buf, size))
 			return 0;
-		if (n <= OVERLAP)
+		if (n < WINDOW)
 			break;
-		done += n - OVERLAP;
+		done += limit;
 	}
 	return -ENOENT;
 }
@@ -381,7 +389,7 @@ int elfsym_version(struct elfsym *e, const char *prefix, char *buf, size_t size)
 	int err = -ENOENT;
 
 	if (comment && comment->d_buf &&
-	    !version_in(comment->d_buf, comment->d_size, prefix, buf, size))
+	    !version_in(comment->d_buf, comment->d_size, comment->d_size, prefix, buf, size))
 		return 0;
 	window = malloc(WINDOW);
 	if (!window)

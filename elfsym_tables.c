@@ -71,7 +71,7 @@ struct shape {
 static const struct shape any_vtable = {1, 0, LARGEST, 1 | 8 | 16 | 32 | 64};
 
 /*
- * Old compilers, up to 1.7x, put a fourth word into the header if the trait has
+ * Old compilers (1.70 does, 1.75 does not) put a fourth word here if the trait has
  * supertraits: the address of a vtable of the same type for these.
  */
 static bool is_vtable(const struct image *im, uint64_t address, const struct shape *shape,

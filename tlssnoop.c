@@ -97,10 +97,10 @@ static const struct hook hooks[] = {
 	  .v0_tail = "6handle", .v0_has = {"15ExpectEarlyData", "5State"}}},
 	{LIB_RUSTLS,  DIR_READ,  METHOD(SHAPE_DECRYPT, "MessageDecrypter::decrypt"),
 	 .pattern = {.legacy_tail = "MessageDecrypter$GT$7decrypt", .legacy_has = "rustls",
-	  .v0_tail = "16MessageDecrypter7decrypt", .lacks = "InvalidMessage"}, .rank = 1},
+	  .v0_tail = "16MessageDecrypter7decrypt", .v0_has = {"6rustls"}, .lacks = "InvalidMessage"}, .rank = 1},
 	{LIB_RUSTLS,  DIR_WRITE, METHOD(SHAPE_ENCRYPT, "MessageEncrypter::encrypt"),
 	 .pattern = {.legacy_tail = "MessageEncrypter$GT$7encrypt", .legacy_has = "rustls",
-	  .v0_tail = "16MessageEncrypter7encrypt", .lacks = "InvalidMessage"}},
+	  .v0_tail = "16MessageEncrypter7encrypt", .v0_has = {"6rustls"}, .lacks = "InvalidMessage"}},
 };
 /* clang-format on */
 

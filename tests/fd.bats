@@ -165,6 +165,28 @@ in_the_middle() {
 	in_the_middle "$TARGETS/tokio_target" --truth "$TRUTH" --endless --threads 4 both
 }
 
+# streams_of COMMAND...: both ends of its connections, with both versions of TLS
+streams_of() {
+	local tls
+	for tls in 1.2 1.3; do
+		start_target "$1" --truth "$TRUTH" --tls "$tls" "${@:2}"
+		start_tlssnoop -j -B 65536 -p "$TARGET_PID"
+		go
+		wait_target
+		ended_well
+		"$PYTHON" "$TESTS/trace.py" pairs "$TRUTH"
+		compare json --stream
+	done
+}
+
+@test "ureq, three servers in turn over connections kept alive" {
+	streams_of "$STACKS/ureq_target" 67
+}
+
+@test "futures-rustls, both ends of 53 connections on one thread" {
+	streams_of "$STACKS/futures_target" 53
+}
+
 # short_lived COMPARE-OPTIONS COMMAND...: each connection gets the fd of the one before
 short_lived() {
 	local options
@@ -314,4 +336,18 @@ start_mariadb() {
 	wait_target
 	ended_well
 	"$PYTHON" "$TESTS/trace.py" owners --name 'query [0-9]+;' --owners "$TRUTH" "$TRACE"
+}
+
+@test "a plain connection on the same thread that looks like TLS: OpenSSL" {
+	local tls bio
+	for tls in 1.2 1.3; do
+		for bio in socket mem; do
+			short_lived '' "$TESTS/ssl_target" --truth "$TRUTH" --tls "$tls" --bio "$bio" --mode decoy
+		done
+	done
+}
+
+@test "a plain connection on the same thread that looks like TLS: rustls" {
+	streams_of "$TARGETS/tokio_target" --decoy both
+	streams_of "$TARGETS/tokio_target" --decoy --threads 4 both
 }

@@ -77,6 +77,7 @@ struct mode {
 	const char *payload;
 	int numbers;		       /* on the command line */
 	bool sockets_only;	       /* makes no sense over memory BIOs */
+	bool decoy;		       /* the other output looks like TLS */
 	bool nonblock;		       /* non-blocking sockets with small buffers */
 	void (*before)(struct end *e); /* in the thread of an end, instead of a plain handshake */
 	void (*end)(struct end *e);    /* in the thread of an end, after the handshake */
@@ -577,8 +578,21 @@ static void mode_fail(struct conn *c)
 	fail_reads(&c[5].client);
 }
 
+/* A plain connection carries what TLS 1.3 would make of a message of this length. */
+static void decoy(size_t len)
+{
+	char record[5 + 16384 + 17] = {0x17, 3, 3};
+
+	len = MIN(len, 16384) + 17;
+	record[3] = len >> 8;
+	record[4] = len;
+	send_all(noise_plain[0], record, 5 + len);
+	check(recv(noise_plain[1], record, 5 + len, MSG_WAITALL) == (ssize_t)(5 + len),
+	      "recv from the plain socket");
+}
+
 /* What a program does between two TLS calls, and what must not be taken for the connection. */
-static void noise(void)
+static void noise(size_t len)
 {
 	static unsigned int count;
 	char line[64], back[64];
@@ -587,6 +601,10 @@ static void noise(void)
 	check(write(STDERR_FILENO, line, n) == n, "write to stderr");
 	check(write(noise_pipe[1], line, n) == n, "write to the pipe");
 	check(read(noise_pipe[0], back, n) == n, "read from the pipe");
+	if (mode->decoy) {
+		decoy(len);
+		return;
+	}
 	send_all(noise_plain[0], line, n);
 	check(recv(noise_plain[1], back, n, MSG_WAITALL) == n, "recv from the plain socket");
 }
@@ -612,13 +630,13 @@ static void mixed_half(struct conn *c, unsigned int nr, bool server)
 		e = pick(c, i * 3 + nr, server);
 		e->defer = nr > 0;
 		write_message(e, CALL_WRITE, len);
-		noise();
+		noise(len);
 	}
 	for (i = 0; i < mode->conns; i++)
 		flush(pick(c, i * 5 + nr, server));
 	for (i = 0; i < 2 * mode->conns; i++) {
 		read_message(pick(c, i * 2 + nr, !server), CALL_READ, len, 1000);
-		noise();
+		noise(len);
 	}
 }
 
@@ -678,6 +696,8 @@ static const struct mode modes[] = {
 	 .numbers = 1, .end = mode_short},
 	{"mixed", "one thread, 7 connections in turn, with other output in between", 7, 1, "utf8",
 	 .solo = mode_mixed},
+	{"decoy", "the same, and some of the other output looks like TLS", 7, 1, "utf8",
+	 .decoy = true, .solo = mode_mixed},
 	{"busy", "one thread, 50 connections in turn until another line comes; says \"running\"",
 	 50, 1, "utf8", .solo = mode_busy},
 };

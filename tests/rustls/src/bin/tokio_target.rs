@@ -8,12 +8,12 @@
 //! never put anything into the truth file after the connection's fd was closed.
 
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, RawFd};
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
 use std::thread;
 
 use tlssnoop_rustls_targets::{Args, EDGES, Result, Tls, Truth, finish, message, ready};
@@ -35,29 +35,52 @@ usage: tokio_target --truth FILE [OPTION...] both
   --endless      instead small messages until another line comes on stdin; says
                  running when every connection has been used (both)
   --log          a line to stderr and one to a pipe after every write
+  --decoy        the same, and what looks like a TLS record on a plain connection
   --tls 1.2|1.3  --suite aes128|aes256|chacha
 CONTACT is a file in which the server leaves its address and certificate for the
 client. Both need the same numbers.";
 
 const READS: [usize; 4] = [100, 65536, 4096, 17000];
 
-/// Where lines go that have nothing to do with TLS: stderr, and a pipe that a
-/// thread empties.
-struct Log(File);
+/// Where lines go that have nothing to do with TLS: stderr, a pipe that a
+/// thread empties, and a connection on which everything looks like TLS.
+struct Log {
+    pipe: File,
+    decoy: Option<[Mutex<std::net::TcpStream>; 2]>,
+}
 
 impl Log {
-    fn new(runtime: &Runtime) -> Result<Self> {
+    fn new(runtime: &Runtime, decoy: bool) -> Result<Self> {
         let _within = runtime.enter();
         let (to, from) = pipe::pipe()?;
         let mut from = File::from(from.into_blocking_fd()?);
         thread::spawn(move || io::copy(&mut from, &mut io::sink()));
-        Ok(Self(to.into_blocking_fd()?.into()))
+        Ok(Self {
+            pipe: to.into_blocking_fd()?.into(),
+            decoy: decoy.then(Self::decoy).transpose()?,
+        })
+    }
+
+    fn decoy() -> Result<[Mutex<std::net::TcpStream>; 2]> {
+        let listener = std::net::TcpListener::bind(("127.0.0.1", 0))?;
+        let client = std::net::TcpStream::connect(listener.local_addr()?)?;
+        Ok([client, listener.accept()?.0].map(Mutex::new))
     }
 
     fn line(&self, written: usize) -> Result<()> {
         let line = format!("wrote {written} bytes\n");
         io::stderr().write_all(line.as_bytes())?;
-        Ok((&self.0).write_all(line.as_bytes())?)
+        (&self.pipe).write_all(line.as_bytes())?;
+        let Some([client, server]) = &self.decoy else {
+            return Ok(());
+        };
+        // The very record that TLS 1.3 makes of what was written.
+        let len = written.min(16384) + 17;
+        let mut record = vec![0x17, 3, 3, (len >> 8) as u8, len as u8];
+        record.resize(5 + len, b'x');
+        let mut server = server.lock().unwrap();
+        client.lock().unwrap().write_all(&record)?;
+        Ok(server.read_exact(&mut record)?)
     }
 }
 
@@ -334,7 +357,7 @@ fn run() -> Result<()> {
     let mut args = Args::default();
     let mut threads = 1;
     let (mut connections, mut rounds, mut in_turn) = (101, 10, false);
-    let (mut chatty, mut endless) = (false, false);
+    let (mut chatty, mut decoy, mut endless) = (false, false, false);
     let mode = loop {
         let option = args.own()?.ok_or(USAGE)?;
         match option.as_str() {
@@ -344,6 +367,7 @@ fn run() -> Result<()> {
             "--short" => (connections, rounds, in_turn) = (args.number("--short")?, 1, true),
             "--endless" => (connections, rounds, endless) = (50, usize::MAX, true),
             "--log" => chatty = true,
+            "--decoy" => (chatty, decoy) = (true, true),
             _ => break option,
         }
     };
@@ -363,7 +387,7 @@ fn run() -> Result<()> {
         stopped: AtomicBool::default(),
         used: AtomicUsize::default(),
         truth: args.truth("")?,
-        log: chatty.then(|| Log::new(&runtime)).transpose()?,
+        log: chatty.then(|| Log::new(&runtime, decoy)).transpose()?,
     });
     match mode.as_str() {
         "both" => {

@@ -6,7 +6,7 @@
 //! nor its sockets, so what a server reads is what ureq wrote to the socket
 //! that the server's peer is. It must never write a line that no record was for.
 
-use std::io::{BufRead, Write};
+use std::io::{BufRead, ErrorKind, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsRawFd, RawFd};
 use std::process::ExitCode;
@@ -39,7 +39,11 @@ struct End {
 impl End {
     /// One record more; false at the end of the connection.
     fn read(&mut self) -> Result<bool> {
-        let record = self.stream.fill_buf()?.to_vec();
+        let record = match self.stream.fill_buf() {
+            // ureq does not say goodbye.
+            Err(why) if why.kind() == ErrorKind::UnexpectedEof => Vec::new(),
+            record => record?.to_vec(),
+        };
         self.stream.consume(record.len());
         self.truth.read(self.fd, &record);
         self.truth.write(self.client, &record);
@@ -108,6 +112,7 @@ fn serve(
     truth: Arc<Truth>,
 ) -> Result<()> {
     let (tcp, peer) = on.accept()?;
+    tcp.set_nodelay(true)?;
     let mut end = End {
         fd: tcp.as_raw_fd(),
         client: fd_of(peer)?,
