@@ -44,7 +44,8 @@
 #define THREADS_MAX	  65536
 #define WAITING_BYTES_MAX (8 << 20)
 
-#define RECEIVES 256 /* whose buffers are remembered, per process */
+#define RECEIVES     256 /* whose buffers are remembered, per process */
+#define RECORDS_KEPT 32	 /* of what a socket received */
 
 #define ALERT_SIZE	2
 #define CTYPE_HANDSHAKE 22
@@ -52,7 +53,8 @@
 
 #define HEADER_SIZE 5
 /* bytes by which a record is longer than its plaintext, at least: header and tag */
-#define RECORD_MORE (HEADER_SIZE + 16)
+#define TAG_SIZE    16
+#define RECORD_MORE (HEADER_SIZE + TAG_SIZE)
 
 /* the first member of all that lives in a tree is the number that it is found by */
 
@@ -63,9 +65,12 @@ struct socket {
 	LIST_HEAD(, object) objects; /* that are bound to it */
 	struct endpoints ends;
 	__u64 conn;
-	__u64 since;	/* when it was connected; 0: it was before we looked */
-	__u64 received; /* bytes of application data, in excess of what was read as plaintext */
-	__u8 ctype;	/* of the record that its last receive ended in, as far as is known */
+	__u64 since; /* when it was connected; 0: it was before we looked */
+	/* records of application data that were received and not read as plaintext yet */
+	__u16 records[RECORDS_KEPT];
+	size_t nrecords;
+	__u64 half;	/* plaintext that may be left of the one read last */
+	__u64 unknown;	/* bytes behind those that were not looked at */
 	size_t offered; /* records at the head of its next write that it refused before */
 	int fd[2];	/* used last, by direction; -1: none */
 };
@@ -85,9 +90,9 @@ struct object {
 	LIST_ENTRY(object) bound;
 	TAILQ_HEAD(, waiting) waiting; /* its undecided chunks, in order */
 	__u64 conn;
-	__u64 inner_left; /* bytes of an inner TLS record that its next chunks hold */
-	bool owner;	  /* of its socket: evidence is nested */
-	bool weak;	  /* bound by order alone */
+	__u64 inner_left[2]; /* bytes of an inner TLS record that its next chunks hold */
+	bool owner;	     /* of its socket: evidence is nested */
+	bool weak;	     /* bound by order alone */
 	bool is_rustls;
 	bool inner; /* its records are another object's plaintext */
 };
@@ -715,15 +720,25 @@ static struct object *inner_of(struct process *p, struct object *outer, struct t
 	return o != outer && unbound(o, outer->socket, r) ? o : NULL;
 }
 
+/* A record came in.  If nobody reads them the oldest are not waited for. */
+static void push_record(struct socket *s, struct record r)
+{
+	if (r.ctype != CTYPE_APPDATA)
+		return;
+	if (s->nrecords == RECORDS_KEPT)
+		memmove(s->records, s->records + 1, --s->nrecords * sizeof(*s->records));
+	s->records[s->nrecords++] = r.length;
+}
+
 static void look_inside(struct process *p, struct object *outer, struct thread *t,
 			const struct chunk *c, __u64 now)
 {
-	__u64 at = outer->inner_left;
+	__u64 at = outer->inner_left[c->dir];
 	struct record r;
 	struct object *o;
 	const __u8 *h;
 
-	outer->inner_left = 0;
+	outer->inner_left[c->dir] = 0;
 	if (!outer->socket)
 		return;
 	while (at + HEADER_SIZE <= c->captured) {
@@ -732,7 +747,9 @@ static void look_inside(struct process *p, struct object *outer, struct thread *
 			return;
 		r.ctype = h[0];
 		r.length = h[3] << 8 | h[4];
-		o = inner_of(p, outer, t, r);
+		if (c->dir == DIR_READ)
+			push_record(outer->socket, r);
+		o = c->dir == DIR_WRITE ? inner_of(p, outer, t, r) : NULL;
 		if (o) {
 			sent(o, outer->socket, r, now);
 			o->inner = true;
@@ -740,7 +757,7 @@ static void look_inside(struct process *p, struct object *outer, struct thread *
 		at += HEADER_SIZE + r.length;
 	}
 	if (at > c->len)
-		outer->inner_left = at - c->len;
+		outer->inner_left[c->dir] = at - c->len;
 }
 
 static void written(struct process *p, struct socket *s, struct thread *t, const struct io *io)
@@ -780,16 +797,48 @@ static void written(struct process *p, struct socket *s, struct thread *t, const
 static void received(struct process *p, struct socket *s, struct thread *t, const struct io *io)
 {
 	struct receive *r = &p->receives[p->nreceives++ % RECEIVES];
+	size_t i;
 
 	r->addr = io->addr;
 	r->bytes = io->bytes;
 	r->sock = s->inode;
-	if (io->nrecords)
-		s->ctype = io->ctype[0];
-	if (s->ctype == CTYPE_APPDATA)
-		s->received += io->bytes;
+	for (i = 0; i < io->nrecords && i < RECORDS_MAX; i++)
+		push_record(s, record_of(io, i));
+	s->unknown += io->rest;
 	if (t)
 		t->received_on = s->inode;
+}
+
+/*
+ * Did s receive a record that holds this plaintext?  If take, it is read with that; those
+ * before it held no application data.  rustls gives one record at a time, OpenSSL one
+ * in any number of pieces.
+ */
+static bool came_on(struct socket *s, const struct chunk *c, bool take)
+{
+	bool pieces = c->lib != LIB_RUSTLS;
+	size_t i;
+
+	if (pieces && s->half >= c->len) {
+		s->half -= take ? c->len : 0;
+		return true;
+	}
+	for (i = 0; i < s->nrecords; i++) {
+		struct record r = {.ctype = CTYPE_APPDATA, .length = s->records[i]};
+
+		if (pieces ? r.length < c->len + TAG_SIZE : !fits(c, r))
+			continue;
+		if (take) {
+			s->half = pieces ? r.length - TAG_SIZE - c->len : 0;
+			s->nrecords -= i + 1;
+			memmove(s->records, s->records + i + 1, s->nrecords * sizeof(*s->records));
+		}
+		return true;
+	}
+	if (s->unknown < c->len + RECORD_MORE)
+		return false;
+	s->unknown -= take ? c->len + RECORD_MORE : 0;
+	return true;
 }
 
 static void feed_io(struct process *p, const struct io *io)
@@ -841,24 +890,21 @@ static bool decide_read(struct process *p, struct object *o, struct thread *t,
 {
 	struct socket *last = t && t->received_on ? find(&p->sockets, t->received_on) : NULL;
 	struct socket *s = chunk->lib == LIB_RUSTLS ? received_in_place(p, chunk) : NULL;
-	/* bytes that came in for it; OpenSSL gives a record in any number of pieces */
-	__u64 taken = chunk->len + (chunk->lib == LIB_RUSTLS ? RECORD_MORE : 0);
 
-	if (o->weak && o->socket->received < taken)
+	if (o->weak && !came_on(o->socket, chunk, false))
 		unbind(o);
 	/*
-	 * Order, if enough came in; with the place it is sure.  A place that speaks against
-	 * it may be chance, as rustls up to 0.22 copies: then it is better not to say.
+	 * Order, if such a record came in; with the place it is sure.  A place that speaks
+	 * against it may be chance, as rustls up to 0.22 copies: then it is better not to
+	 * say.
 	 */
-	if ((!o->socket || (o->weak && s)) && last && last->received >= taken &&
-	    (!s || s == last)) {
+	if ((!o->socket || (o->weak && s)) && (!s || s == last) && last &&
+	    came_on(last, chunk, false)) {
 		bind(o, last, chunk->fact.time);
 		o->weak = !s;
 	}
 	if (o->socket)
-		o->socket->received -= MIN(o->socket->received, taken);
-	else if (last) /* some of that may be what we could not tell here */
-		last->received = 0;
+		came_on(o->socket, chunk, true);
 	/* an object of rustls that reads never writes: nothing more will be learnt */
 	return o->socket || chunk->lib == LIB_RUSTLS;
 }
@@ -886,11 +932,11 @@ static void feed_chunk(struct process *p, const struct chunk *chunk)
 	}
 	if (o->owner) {
 		decide_all(c, o, now);
-		if (chunk->dir == DIR_WRITE)
-			look_inside(p, o, t, chunk, now);
+		look_inside(p, o, t, chunk, now);
 		decided = true;
 	} else if (chunk->dir == DIR_READ) {
 		decided = decide_read(p, o, t, chunk);
+		look_inside(p, o, t, chunk, now);
 	} else if (t) {
 		if (t->encrypted_for != o->key)
 			t->encrypted_before = t->encrypted_for;

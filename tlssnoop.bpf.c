@@ -298,7 +298,7 @@ static const struct thread no_thread;
 
 /* how far the TLS records on a socket have been followed */
 struct stream {
-	__u64 left; /* bytes of the last record written that are still to come */
+	__u64 left[2]; /* bytes of the last record that are still to come, by direction */
 };
 
 struct {
@@ -1170,16 +1170,6 @@ static __noinline bool record_at(struct io *io)
 	return (io->header & HEADER_MASK) == HEADER_BITS;
 }
 
-/* Adds the record whose header was read last; there must be room */
-static __always_inline void note_record(struct io *io)
-{
-	__u64 n = io->nrecords & (RECORDS_MAX - 1);
-
-	io->length[n] = __builtin_bswap16(io->header >> 24);
-	io->ctype[n] = io->header;
-	io->nrecords = n + 1;
-}
-
 /* Goes n bytes on; at the end of a buffer to the next one.  Returns what is left in it. */
 static __noinline __u64 advance(struct io *io, __u64 n)
 {
@@ -1196,7 +1186,7 @@ static __noinline __u64 advance(struct io *io, __u64 n)
 }
 
 /*
- * A step in following the TLS records through the buffers of a write: over what belongs
+ * A step in following the TLS records through the buffers of a call: over what belongs
  * to the last record in this buffer, then over a header.  Where the chain breaks it is
  * taken up again at a later call's buffer that begins with a record.  Returns 1 if there
  * may be more.
@@ -1217,7 +1207,10 @@ static __noinline int walk(struct io *io)
 		io->to_walk = 0;
 		return 0;
 	}
-	note_record(io);
+	n = n & (RECORDS_MAX - 1);
+	io->length[n] = __builtin_bswap16(io->header >> 24);
+	io->ctype[n] = io->header;
+	io->nrecords++;
 	io->left = io->length[n] + HEADER_SIZE;
 	return 1;
 }
@@ -1329,20 +1322,16 @@ __noinline int io_done(__u64 fd, __u64 buffer, __u64 count, __u64 bytes, __u64 h
 		return 0;
 	}
 	read_ends(&io->ends, file);
-	if (HOW_DIR(how) == DIR_WRITE) {
-		io->left = stream->left;
-		io->to_walk = bytes;
-		for (i = 0; i <= RECORDS_MAX; i++)
-			if (!walk(io))
-				break;
-		io->rest = io->to_walk;
-		if (HOW_REFUSED(how))
-			io->bytes = 0;
-		else
-			stream->left = io->left;
-	} else if (is_record) {
-		note_record(io);
-	}
+	io->left = stream->left[io->dir & 1];
+	io->to_walk = bytes;
+	for (i = 0; i <= RECORDS_MAX; i++)
+		if (!walk(io))
+			break;
+	io->rest = io->to_walk;
+	if (HOW_REFUSED(how))
+		io->bytes = 0;
+	else
+		stream->left[io->dir & 1] = io->left;
 	bpf_ringbuf_submit(io, wakeup_flags());
 	return 0;
 discard:

@@ -115,7 +115,7 @@ struct io {
 	__u8 nrecords;
 	__u8 unused[6];
 	struct endpoints ends;
-	/* of the records whose header was in the buffers, in order; of a read the first */
+	/* of the records whose header was in the buffers, in order */
 	__u16 length[RECORDS_MAX]; /* bytes after the header */
 	__u8 ctype[RECORDS_MAX];   /* content type: 23 is application data */
 	__u64 rest;		   /* bytes behind those records that hold further ones */

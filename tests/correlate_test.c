@@ -147,20 +147,26 @@ static void sent(int tid, int fd, __u64 sock, __u16 first, __u16 second)
 	give(&io.fact, FACT_IO, tid, fd, sock);
 }
 
-/* A receive of exactly one record, so long with its header */
-static void received(int tid, int fd, __u64 sock, __u64 addr, __u64 bytes)
+/* A receive in which a record of this length begins, or none if that is 0 */
+static void received_part(int tid, int fd, __u64 sock, __u64 addr, __u64 bytes, __u16 length)
 {
 	struct io io = {
 		.dir = DIR_READ,
 		.addr = addr,
 		.bytes = bytes,
-		.nrecords = 1,
-		.length = {bytes - 5},
+		.nrecords = length > 0,
+		.length = {length},
 		.ctype = {23},
 		.ends.family = 2,
 	};
 
 	give(&io.fact, FACT_IO, tid, fd, sock);
+}
+
+/* A receive of exactly one record, so long with its header */
+static void received(int tid, int fd, __u64 sock, __u64 addr, __u64 bytes)
+{
+	received_part(tid, fd, sock, addr, bytes, bytes - 5);
 }
 
 /* A client's first message */
@@ -406,7 +412,8 @@ static void check_reads(void)
 	end("1:3 2:-", "plaintext where another connection's receive went: chance or not?");
 
 	begin();
-	received(1, 3, 103, 0x1000, 2 * (5 + 10 + TLS13));
+	received(1, 3, 103, 0x1000, 5 + 10 + TLS13);
+	received(1, 3, 103, 0x1000 + 5 + 10 + TLS13, 5 + 10 + TLS13);
 	decrypt(1, 0xa, 10, 0x55000);
 	received(1, 4, 104, 0x2000, 5 + 30 + TLS13);
 	decrypt(1, 0xb, 30, 0x55000);
@@ -427,8 +434,8 @@ static void check_reads(void)
 	end("1:3 2:-", "what is longer than the receive did not come with it");
 
 	begin();
-	received(1, 3, 103, 0x1000, 2000);
-	received(1, 3, 103, 0x1000 + 2000, 5 + 4000 + TLS13 - 2000);
+	received_part(1, 3, 103, 0x1000, 2000, 4000 + TLS13);
+	received_part(1, 3, 103, 0x1000 + 2000, 5 + 4000 + TLS13 - 2000, 0);
 	decrypt(1, 0xa, 4000, 0x1005);
 	correlate_flush(correlator);
 	ok(!strcmp(out, "1:3"), "one record in two receives");

@@ -36,28 +36,32 @@ ended_well() {
 # both_apart COMMAND...: a server and a client, each a process of its own, both of them traced;
 # the words SIDE and TRUTH in COMMAND stand for what they are
 both_apart() {
-	local whole=$TRACE side stdin
+	local whole=$TRACE side stdin words
 	local -A pid
 	for side in server client; do
-		set -- "${@//SIDE/$side}"
-		start_target "${@//TRUTH/$TRUTH.$side}"
-		set -- "${@/#$side/SIDE}"
+		words=("${@/#SIDE/$side}")
+		start_target "${words[@]/#TRUTH/$TRUTH.$side}"
 		pid[$side]=$TARGET_PID
 		[[ $side == client ]] || stdin=$TARGET_STDIN
 	done
 	start_tlssnoop -j -B 65536 -p "${pid[server]},${pid[client]}"
 	echo go >&"$stdin"
+	exec {stdin}>&-
 	go
 	wait_target
 	wait_pid 60 "${pid[server]}"
-	exec {stdin}>&-
 	ended_well
 	"$PYTHON" "$TESTS/trace.py" pairs "$TRUTH.server" "$TRUTH.client"
 	for side in server client; do
-		TRACE=$whole.$side
-		grep "\"pid\":${pid[$side]}," "$whole" >"$TRACE"
-		TARGET_PID=${pid[$side]} TRUTH=$BATS_TEST_TMPDIR/truth.$side compare json
+		one_of_them "$whole" "${pid[$side]}" "$TRUTH.$side"
 	done
+}
+
+# one_of_them TRACE PID TRUTH: what is of one process in the trace of several
+one_of_them() {
+	local TRACE=$1.$2 TRUTH=$3 TARGET_PID=$2
+	grep "\"pid\":$2," "$1" >"$TRACE" || fail "nothing of pid $2"
+	compare json
 }
 
 @test "node, 101 connections at once, client and server" {
@@ -84,11 +88,13 @@ both_apart() {
 
 # tunnelled CURL-OPTION...: curl gets files through an HTTPS proxy
 tunnelled() {
-	local out=$BATS_TEST_TMPDIR/tunnel.stdout proxy site size
+	local out=$BATS_TEST_TMPDIR/tunnel.stdout err=$BATS_TEST_TMPDIR/tunnel.stderr
+	local tunnel proxy site size
 	"$PYTHON" "$TESTS/tunnel.py" --cert "$CERT" --key "$KEY" --truth "$TRUTH" \
-		--inner-truth "$TRUTH.inner" >"$out" 2>"$BATS_TEST_TMPDIR/tunnel.stderr" 3>&- &
-	STARTED+=($!)
-	line_comes '^listening ' "$out" $! || fail 'no tunnel' "$(cat "$BATS_TEST_TMPDIR/tunnel.stderr")"
+		--inner-truth "$TRUTH.inner" >"$out" 2>"$err" 3>&- &
+	tunnel=$!
+	STARTED+=("$tunnel")
+	line_comes '^listening ' "$out" "$tunnel" || fail 'no tunnel' "$(cat "$err")"
 	read -r _ proxy site <"$out"
 	start_curl --http1.1 --proxy "https://localhost:$proxy" --proxy-cacert "$CERT" "$@"
 	start_tlssnoop -j -p "$CURL_PID"
@@ -100,7 +106,7 @@ tunnelled() {
 	for size in 1 16385 3 300000; do
 		(($(stat -c %s "$BATS_TEST_TMPDIR/got.$size") == size)) || fail "not $size bytes"
 	done
-	wait_pid 20 "${STARTED[0]}" || fail "$(cat "$BATS_TEST_TMPDIR/tunnel.stderr")"
+	wait_pid 20 "$tunnel" || fail 'the tunnel failed' "$(cat "$err")"
 	ended_well
 	TARGET_PID=$CURL_PID compare json --stream --inner-truth "$TRUTH.inner"
 }
@@ -115,14 +121,9 @@ tunnelled() {
 @test "TLS within TLS, 23 connections of rustls on one thread" {
 	local tls
 	for tls in 1.2 1.3; do
-		start_target "$TARGETS/tunnel_target" --truth "$TRUTH" --tls "$tls" 23
-		start_tlssnoop -j -B 65536 -p "$TARGET_PID"
-		go
-		wait_target
-		ended_well
-		"$PYTHON" "$TESTS/trace.py" pairs "$TRUTH"
+		whole "--stream --inner-truth $TRUTH.inner" \
+			"$TARGETS/tunnel_target" --truth "$TRUTH" --tls "$tls" 23
 		"$PYTHON" "$TESTS/trace.py" pairs "$TRUTH.inner"
-		compare json --stream --inner-truth "$TRUTH.inner"
 	done
 }
 
@@ -130,7 +131,7 @@ trace_has() {
 	(($(stat -c %s "$TRACE") > $1))
 }
 
-# in_the_middle COMMAND...: tlssnoop comes when 50 connections have long been running
+# in_the_middle COMMAND...: tlssnoop comes when 50 connections have long been in use
 in_the_middle() {
 	echo "# traced: $*"
 	start_target "$@"
@@ -165,30 +166,8 @@ in_the_middle() {
 	in_the_middle "$TARGETS/tokio_target" --truth "$TRUTH" --endless --threads 4 both
 }
 
-# streams_of COMMAND...: both ends of its connections, with both versions of TLS
-streams_of() {
-	local tls
-	for tls in 1.2 1.3; do
-		start_target "$1" --truth "$TRUTH" --tls "$tls" "${@:2}"
-		start_tlssnoop -j -B 65536 -p "$TARGET_PID"
-		go
-		wait_target
-		ended_well
-		"$PYTHON" "$TESTS/trace.py" pairs "$TRUTH"
-		compare json --stream
-	done
-}
-
-@test "ureq, three servers in turn over connections kept alive" {
-	streams_of "$STACKS/ureq_target" 67
-}
-
-@test "futures-rustls, both ends of 53 connections on one thread" {
-	streams_of "$STACKS/futures_target" 53
-}
-
-# short_lived COMPARE-OPTIONS COMMAND...: each connection gets the fd of the one before
-short_lived() {
+# whole COMPARE-OPTIONS COMMAND...: both ends of its connections
+whole() {
 	local options
 	read -r -a options <<<"$1"
 	echo "# traced: ${*:2}"
@@ -201,16 +180,32 @@ short_lived() {
 	compare json "${options[@]}"
 }
 
+# with_every_tls COMMAND...: the streams, with both versions of TLS
+with_every_tls() {
+	local tls
+	for tls in 1.2 1.3; do
+		whole --stream "$1" --truth "$TRUTH" --tls "$tls" "${@:2}"
+	done
+}
+
+@test "ureq, three servers in turn over connections kept alive" {
+	with_every_tls "$STACKS/ureq_target" 67
+}
+
+@test "futures-rustls, both ends of 53 connections on one thread" {
+	with_every_tls "$STACKS/futures_target" 53
+}
+
 @test "10007 short connections: OpenSSL on sockets" {
-	short_lived '' "$TESTS/ssl_target" --truth "$TRUTH" --mode short 10007
+	whole '' "$TESTS/ssl_target" --truth "$TRUTH" --mode short 10007
 }
 
 @test "10007 short connections: OpenSSL on memory BIOs" {
-	short_lived '' "$TESTS/ssl_target" --truth "$TRUTH" --bio mem --mode short 10007
+	whole '' "$TESTS/ssl_target" --truth "$TRUTH" --bio mem --mode short 10007
 }
 
 @test "10007 short connections: rustls, tokio on one thread" {
-	short_lived --stream "$TARGETS/tokio_target" --truth "$TRUTH" --short 10007 both
+	whole --stream "$TARGETS/tokio_target" --truth "$TRUTH" --short 10007 both
 }
 
 # start_addr ARG...: addr_target, through the command in the array BY if there is one
@@ -263,11 +258,11 @@ addressed() {
 	addressed inet unix
 }
 
-# forked TRACE-OF SUFFIX PID: the part of a trace that is of one of the two
-forked() {
-	local TRACE=$1.$3 TRUTH=$TRUTH$2 TARGET_PID=$3
-	grep "\"pid\":$3," "$1" >"$TRACE" || fail "nothing of pid $3"
-	compare json
+# both_forked PARENT CHILD: the trace of both, with the truth of each
+both_forked() {
+	one_of_them "$TRACE" "$1" "$TRUTH"
+	one_of_them "$TRACE" "$2" "$TRUTH.child"
+	cat "$TRACE.$1" "$TRACE.$2" >"$TRACE"
 	true_addresses
 }
 
@@ -280,8 +275,7 @@ forked() {
 		go
 		wait_target
 		ended_well
-		forked "$TRACE" '' "$TARGET_PID"
-		forked "$TRACE" .child "$child"
+		both_forked "$TARGET_PID" "$child"
 	done
 }
 
@@ -295,8 +289,7 @@ forked() {
 	wait_target
 	child=$(sed -n 's/^child //p' "$TARGET_OUT")
 	stop_tlssnoop
-	forked "$TRACE" '' "$TARGET_PID"
-	forked "$TRACE" .child "$child"
+	both_forked "$TARGET_PID" "$child"
 }
 
 # mariadb ARG...: the server, for nobody else, as an unprivileged user. Takes the place of the shell,
@@ -342,12 +335,36 @@ start_mariadb() {
 	local tls bio
 	for tls in 1.2 1.3; do
 		for bio in socket mem; do
-			short_lived '' "$TESTS/ssl_target" --truth "$TRUTH" --tls "$tls" --bio "$bio" --mode decoy
+			whole '' "$TESTS/ssl_target" --truth "$TRUTH" --tls "$tls" --bio "$bio" --mode decoy
 		done
 	done
 }
 
 @test "a plain connection on the same thread that looks like TLS: rustls" {
-	streams_of "$TARGETS/tokio_target" --decoy both
-	streams_of "$TARGETS/tokio_target" --decoy --threads 4 both
+	with_every_tls "$TARGETS/tokio_target" --decoy both
+	with_every_tls "$TARGETS/tokio_target" --decoy --threads 4 both
+}
+
+# renumbered FORMAT-OPTION BIO: the same socket under several numbers, and the other way round
+renumbered() {
+	start_target "$TESTS/ssl_target" --truth "$TRUTH" --bio "$2" --mode dup
+	start_tlssnoop "$1" -p "$TARGET_PID"
+	go
+	wait_target
+	ended_well
+}
+
+@test "dup and dup2 while in use: the fd of the system call" {
+	renumbered -x socket	# a format without conn: a connection has several fds
+	compare hex
+	renumbered -x mem
+	compare hex
+}
+
+@test "dup and dup2 while in use: still the same connection" {
+	local bio
+	for bio in socket mem; do
+		renumbered -j "$bio"
+		"$PYTHON" "$TESTS/trace.py" conns --format json --name 'conn ([0-9]+) ' --ends 2 "$TRACE"
+	done
 }

@@ -143,6 +143,7 @@ start_relay() {
 	RELAY_PID=$!
 	STARTED+=("$RELAY_PID")
 	line_comes '^listening ' "$out" "$RELAY_PID" || fail 'no relay' "$(cat "$err")"
+	# shellcheck disable=SC2034 # the tests look at it
 	read -r _ RELAY_PORT <"$out"
 }
 

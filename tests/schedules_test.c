@@ -133,7 +133,8 @@ struct conn {
 	__u32 unread; /* MEMORY_BIO, NESTED: plaintext that the library holds */
 	/* the kernel side's */
 	bool stream;
-	__u32 left;
+	__u32 left;    /* of the record that is being sent */
+	__u32 left_in; /* ... received */
 };
 
 struct block {
@@ -506,16 +507,23 @@ static void add_chunk(struct thread *t, enum direction dir, __u64 addr, __u64 le
 	op->nested = nested;
 }
 
-/* A receive, which begins with the record first if that is not NULL.  The kernel side
- * reports what it got if it knows that there is TLS. */
-static void add_receive(struct thread *t, __u64 addr, __u32 bytes, const struct record *first)
+/*
+ * A receive of so many bytes, which go on in q behind its done.  The kernel side reports
+ * them if it knows that there is TLS, and follows the records in them as long as it
+ * has come along with them from the beginning of one.
+ */
+static void add_receive(struct thread *t, __u64 addr, __u32 bytes, const struct queue *q)
 {
+	const struct record *r = q->records, *end = q->records + q->n;
 	struct conn *c = t->conn;
+	__u32 at = 0, begin = q->done;
 	struct op *op;
+	bool follows;
 
-	if (bytes < 5)
-		first = NULL;
-	c->stream |= first != NULL;
+	while (r < end && at + r->wire + 5 <= begin)
+		at += (r++)->wire + 5;
+	/* r is the record that the first byte belongs to, at its beginning */
+	c->stream |= at == begin && bytes >= 5;
 	if (!c->stream) {
 		add_op(t, OP_OTHER);
 		return;
@@ -524,11 +532,14 @@ static void add_receive(struct thread *t, __u64 addr, __u32 bytes, const struct 
 	op->dir = DIR_READ;
 	op->addr = addr;
 	op->len = bytes;
-	if (first) {
-		op->nrecords = 1;
-		op->length[0] = first->wire;
-		op->ctype[0] = first->ctype;
+	follows = c->left_in == (at == begin || r == end ? 0 : at + r->wire + 5 - begin);
+	if (at < begin && r < end)
+		at += (r++)->wire + 5;
+	for (; follows && r < end && at < begin + bytes; at += (r++)->wire + 5) {
+		op->length[op->nrecords] = r->wire;
+		op->ctype[op->nrecords++] = r->ctype;
 	}
+	c->left_in = follows && at > begin + bytes ? at - begin - bytes : 0;
 }
 
 /* Sends so many bytes of the queue, as the kernel side sees it */
@@ -739,16 +750,6 @@ static void decrypt(struct process *p, struct thread *t)
 	}
 }
 
-/* The record that begins behind so many bytes of the queue, or NULL */
-static const struct record *record_at(const struct queue *q, __u32 bytes)
-{
-	const struct record *r = q->records;
-
-	while (r < q->records + q->n && bytes >= r->wire + 5)
-		bytes -= (r++)->wire + 5;
-	return bytes ? NULL : r;
-}
-
 /* So much of it is there; a header comes whole, in some segment */
 static __u32 arrived(__u32 bytes)
 {
@@ -773,7 +774,7 @@ static void turn_read(struct process *p, struct thread *t)
 		if (c->model == MEMORY_BIO || c->model == OWN_BUFFER) {
 			bytes = arrived(bytes);
 			own = get_memory(p, bytes);
-			add_receive(t, own, bytes, record_at(q, q->done));
+			add_receive(t, own, bytes, q);
 			add_free(t, own);
 		}
 		if (c->size - c->used < bytes && c->model == OWN_BUFFER) {
@@ -791,7 +792,7 @@ static void turn_read(struct process *p, struct thread *t)
 			if (bytes > c->size - c->used)
 				bytes = c->size - c->used;
 			bytes = arrived(bytes);
-			add_receive(t, c->buffer + c->used, bytes, record_at(q, q->done));
+			add_receive(t, c->buffer + c->used, bytes, q);
 		}
 		c->used += bytes;
 		q->done += bytes;
@@ -862,7 +863,8 @@ static struct conn *new_conn(struct process *p, struct thread *t)
 /* The handshake: calls that nobody hooks; in TLS 1.3 some of it looks like data */
 static void turn_open(struct process *p, struct thread *t)
 {
-	struct record hello = {0, 200 + below(300), 22}, finished = {0, 1, 20};
+	struct queue hello = {{{0, 200 + below(300), 22}}, .n = 1};
+	struct queue finished = {{{0, 75, 20}}, .n = 1};
 	struct conn *c = new_conn(p, t);
 
 	if (!c)
@@ -871,7 +873,7 @@ static void turn_open(struct process *p, struct thread *t)
 	t->conn = c;
 	if (c->owner >= 0 && c->owner != t - p->threads)
 		c->owner = t - p->threads;
-	add_receive(t, c->buffer, 5 + hello.wire, &hello);
+	add_receive(t, c->buffer, 5 + hello.records[0].wire, &hello);
 	push(&c->out, 0, 122, 22);
 	push(&c->out, 0, 1, 20);
 	if (c->overhead == 17) {

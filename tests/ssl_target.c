@@ -59,6 +59,7 @@ struct end {
 	SSL *ssl;
 	BIO *bio; /* BIO_f_ssl in front of ssl, for the _BIO calls */
 	int fd;
+	int write_fd; /* the same, or another descriptor of the same socket */
 	bool server;
 	bool defer;	   /* memory BIO: ciphertext stays until flush() is called */
 	unsigned int conn; /* number of the connection in the whole run */
@@ -202,7 +203,7 @@ static void flush(struct end *e)
 	if (!mem)
 		return;
 	len = BIO_get_mem_data(out, &data);
-	send_all(e->fd, data, len);
+	send_all(e->write_fd, data, len);
 	(void)BIO_reset(out);
 }
 
@@ -246,6 +247,15 @@ static void connect_pair(int fds[2])
 	for (i = 0; i < 2; i++)
 		check(!setsockopt(fds[i], IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one)),
 		      "setsockopt");
+}
+
+/* From now on the connection reads and writes through these. */
+static void use_fds(struct end *e, int read_fd, int write_fd)
+{
+	e->fd = read_fd;
+	e->write_fd = write_fd;
+	if (!mem)
+		check(SSL_set_rfd(e->ssl, read_fd) && SSL_set_wfd(e->ssl, write_fd), "SSL_set_fd");
 }
 
 /* ---- TLS calls ---- */
@@ -302,7 +312,8 @@ static int attempt(struct end *e, enum call call, void *buf, size_t len, size_t 
 	}
 	*done = ret > 0 ? moved : 0;
 	if (*done && call < CALL_PEEK)
-		truth_line(call < CALL_READ ? "write" : "read", e->fd, buf, *done);
+		truth_line(call < CALL_READ ? "write" : "read",
+			   call < CALL_READ ? e->write_fd : e->fd, buf, *done);
 	return ret > 0 ? SSL_ERROR_NONE : SSL_get_error(e->ssl, ret);
 }
 
@@ -656,6 +667,72 @@ static void mode_mixed(struct conn *c)
 	}
 }
 
+static int another(int fd)
+{
+	fd = dup(fd);
+	check(fd >= 0, "dup");
+	return fd;
+}
+
+/* The number is that of another socket now. */
+static void replace(int fd, int with)
+{
+	truth_line("close", fd, NULL, 0);
+	check(dup2(with, fd) == fd, "dup2");
+}
+
+static void greet_all(struct conn *c)
+{
+	unsigned int i;
+
+	for (i = 0; i < 3 * mode->conns; i++)
+		greet(c + i % mode->conns, CALL_WRITE, CALL_READ);
+}
+
+/* The same socket under several numbers, and the same number for several sockets. */
+static void mode_dup(struct conn *c)
+{
+	struct end *a = &c[0].client, *b = &c[1].client, *d = &c[2].client;
+	int fd = a->fd, copy = another(fd), spare;
+	unsigned int i;
+
+	greet_all(c);
+	for (i = 0; i < 7; i++) { /* through either */
+		use_fds(a, i % 2 ? copy : fd, i % 3 ? copy : fd);
+		greet_all(c);
+	}
+
+	use_fds(a, copy, copy); /* the first number goes, the connection goes on */
+	truth_line("close", fd, NULL, 0);
+	close(fd);
+	greet_all(c);
+
+	use_fds(a, a->fd, another(a->fd)); /* which gets that number again */
+	check(a->write_fd == fd, "reuse of the number");
+	greet_all(c);
+	close(a->write_fd);
+	use_fds(a, copy, copy);
+
+	spare = another(b->fd); /* two connections change places */
+	replace(b->fd, d->fd);
+	replace(d->fd, spare);
+	close(spare);
+	fd = b->fd;
+	use_fds(b, d->fd, d->fd);
+	use_fds(d, fd, fd);
+	greet_all(c);
+
+	SSL_shutdown(b->ssl); /* one ends, and another takes its number */
+	flush(b);
+	fd = b->fd;
+	b->fd = -1;
+	replace(fd, d->fd);
+	close_end(d);
+	use_fds(d, fd, fd);
+	greet(&c[0], CALL_WRITE, CALL_READ);
+	greet(&c[2], CALL_WRITE, CALL_READ);
+}
+
 /* All connections in turn, until another line comes on stdin */
 static void mode_busy(struct conn *c)
 {
@@ -698,6 +775,8 @@ static const struct mode modes[] = {
 	 .solo = mode_mixed},
 	{"decoy", "the same, and some of the other output looks like TLS", 7, 1, "utf8",
 	 .decoy = true, .solo = mode_mixed},
+	{"dup", "the same socket under several numbers, and the other way round", 3, 1, "utf8",
+	 .solo = mode_dup},
 	{"busy", "one thread, 50 connections in turn until another line comes; says \"running\"",
 	 50, 1, "utf8", .solo = mode_busy},
 };
@@ -773,7 +852,7 @@ static void start_end(struct end *e, unsigned int conn, int fd, bool server)
 {
 	BIO *in, *out;
 
-	*e = (struct end){.fd = fd, .conn = conn, .server = server};
+	*e = (struct end){.fd = fd, .write_fd = fd, .conn = conn, .server = server};
 	e->ssl = SSL_new(server ? server_ctx : client_ctx);
 	e->bio = BIO_new(BIO_f_ssl());
 	check(e->ssl && e->bio, "SSL_new");
@@ -783,9 +862,8 @@ static void start_end(struct end *e, unsigned int conn, int fd, bool server)
 		out = BIO_new(BIO_s_mem());
 		check(in && out, "BIO_new");
 		SSL_set_bio(e->ssl, in, out);
-	} else {
-		check(SSL_set_fd(e->ssl, fd), "SSL_set_fd");
 	}
+	use_fds(e, fd, fd);
 	if (server)
 		SSL_set_accept_state(e->ssl);
 	else
