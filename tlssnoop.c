@@ -739,6 +739,20 @@ static char *put_json_address(char *p, const char *key, const struct endpoints *
 	return p + sprintf(p, end == text ? ",\"%s\":null" : ",\"%s\":\"%s\"", key, text);
 }
 
+/* The name of a thread as a column, terminated: no blank in it, nor what is not printable */
+static void put_comm(char *p, const char *comm)
+{
+	size_t i;
+
+	for (i = 0; i < COMM_SIZE && comm[i]; i++) {
+		if (isgraph((unsigned char)comm[i]) && comm[i] != '\\')
+			*p++ = comm[i];
+		else
+			p += sprintf(p, "\\x%02x", (unsigned char)comm[i]);
+	}
+	*p = 0;
+}
+
 static char *put_json(char *p, const struct chunk *c, const struct verdict *v, size_t n)
 {
 	const struct fact *f = &c->fact;
@@ -747,7 +761,7 @@ static char *put_json(char *p, const struct chunk *c, const struct verdict *v, s
 	unsigned int usec;
 
 	tm = broken_down(f->time, true, &usec);
-	*put_escaped(comm, (const __u8 *)c->comm, strnlen(c->comm, COMM_SIZE)) = 0;
+	put_comm(comm, c->comm);
 	p += sprintf(p, "{\"time\":\"%04d-%02d-%02dT%02d:%02d:%02d.%06uZ\"", tm->tm_year + 1900,
 		     tm->tm_mon + 1, tm->tm_mday, tm->tm_hour, tm->tm_min, tm->tm_sec, usec);
 	p += sprintf(p, ",\"pid\":%u,\"tid\":%u,\"uid\":%u,\"comm\":", f->tgid, f->tid, c->uid);
@@ -773,20 +787,19 @@ static char *put_json(char *p, const struct chunk *c, const struct verdict *v, s
 	return p;
 }
 
+static bool data_in_line(void)
+{
+	return env.snap && (env.format == FORMAT_ASCII || env.format == FORMAT_HEX);
+}
+
 /* TIME PID COMM FD DIR LEN, as the header names them */
 static char *put_columns(char *p, const struct chunk *c, const struct verdict *v)
 {
 	const struct tm *tm;
-	char comm[COMM_SIZE * 4 + 1], *s, *end; /* an address is no longer */
+	char comm[COMM_SIZE * 4 + 1]; /* an address is no longer */
 	unsigned int usec;
 
-	end = put_escaped(comm, (const __u8 *)c->comm, strnlen(c->comm, COMM_SIZE));
-	*end = 0;
-	while ((s = strchr(comm, ' '))) { /* no blank in a column */
-		memmove(s + 4, s + 1, end - s);
-		memcpy(s, "\\x20", 4);
-		end += 3;
-	}
+	put_comm(comm, c->comm);
 	tm = broken_down(c->fact.time, false, &usec);
 	p += sprintf(p, "%02d:%02d:%02d.%06u %-7u %-16s ", tm->tm_hour, tm->tm_min, tm->tm_sec,
 		     usec, c->fact.tgid, comm);
@@ -799,14 +812,9 @@ static char *put_columns(char *p, const struct chunk *c, const struct verdict *v
 		put_address(comm, v->ends, v->ends->local, v->ends->local_port, "-");
 		p += sprintf(p, " %-21s", comm);
 		put_address(comm, v->ends, v->ends->remote, v->ends->remote_port, "-");
-		p += sprintf(p, " %-21s", comm);
+		p += sprintf(p, data_in_line() ? " %-21s" : " %s", comm);
 	}
 	return p;
-}
-
-static bool data_in_line(void)
-{
-	return env.snap && (env.format == FORMAT_ASCII || env.format == FORMAT_HEX);
 }
 
 static void print_header(void)
@@ -815,7 +823,7 @@ static void print_header(void)
 		return;
 	fprintf(out, "%-15s %-7s %-16s %-4s %-5s %4s", "TIME", "PID", "COMM", "FD", "DIR", "LEN");
 	if (env.addresses)
-		fprintf(out, " %-21s %-21s", "LOCAL", "REMOTE");
+		fprintf(out, data_in_line() ? " %-21s %-21s" : " %-21s %s", "LOCAL", "REMOTE");
 	fputs(data_in_line() ? " DATA\n" : "\n", out);
 	flush_output();
 }
@@ -954,14 +962,20 @@ static const char *process_name(const struct process *p)
 	return name;
 }
 
-static bool wanted_library(enum library lib)
+/* Was -k given? */
+static bool any_kind(void)
 {
 	size_t i;
 
 	for (i = 0; i < LIB_COUNT; i++)
 		if (env.libs[i])
-			return env.libs[lib];
-	return true;
+			return true;
+	return false;
+}
+
+static bool wanted_library(enum library lib)
+{
+	return env.libs[lib] || !any_kind();
 }
 
 static int add_site(const struct elfsym_func *func, void *ctx)
@@ -1231,7 +1245,8 @@ static void explain_nothing(struct process *p)
 			 "(rustc %s) without rustls",
 			 safe(f->path), f->rustc);
 	else if (reason.nfiles)
-		complain("nothing to trace", process_name(p), "no TLS library mapped");
+		complain("nothing to trace", process_name(p), "no TLS library mapped%s",
+			 any_kind() ? " that -k names" : "");
 }
 
 static int add_process(pid_t pid)
@@ -2064,12 +2079,14 @@ static void print_start(void)
 		for (k = 0; k < files[i].nsites; k++)
 			seen[files[i].sites[k].hook->lib] = true;
 	}
+	fputs("Tracing ", stderr);
 	if (nprocesses == 1)
-		fprintf(stderr, "Tracing %s", process_name(&processes[0]));
+		fputs(process_name(&processes[0]), stderr);
 	else if (nprocesses)
-		fprintf(stderr, "Tracing %zu processes", nprocesses);
-	else
-		fprintf(stderr, "Tracing whatever runs %s", safe(files[0].path));
+		fprintf(stderr, "%zu processes", nprocesses);
+	if (env.npaths)
+		fprintf(stderr, "%swhatever runs %s%s", nprocesses ? " and " : "",
+			safe(env.paths[0]), env.npaths > 1 ? ", ..." : "");
 	fprintf(stderr, ":");
 	for (i = 0; i < LIB_COUNT; i++)
 		if (seen[i])
@@ -2078,12 +2095,12 @@ static void print_start(void)
 		nused == 1 ? "" : "s");
 }
 
-static int open_output(void)
+/* What is opened later must not be taken for one of the first three */
+static int check_descriptors(void)
 {
 	bool closed = fcntl(STDOUT_FILENO, F_GETFD) < 0;
 	int fd;
 
-	/* what is opened later must not be taken for one of the first three */
 	do
 		fd = open("/dev/null", O_RDWR);
 	while (fd >= 0 && fd <= STDERR_FILENO);
@@ -2092,6 +2109,13 @@ static int open_output(void)
 		complain("cannot write", "standard output", "%s", strerror(EBADF));
 		return -1;
 	}
+	return 0;
+}
+
+static int open_output(void)
+{
+	int fd;
+
 	out = stdout;
 	if (env.output) {
 		fd = open(env.output, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
@@ -2159,36 +2183,45 @@ static int attach(void)
 	return n ? 0 : -1;
 }
 
+/* Everything between the options and the summary.  Returns 0 or -1. */
+static int trace(void)
+{
+	if (ask_kernel() || load())
+		return -1;
+	correlator = correlate_new(print_chunk, NULL);
+	ring = ring_buffer__new(bpf_map__fd(skel->maps.facts), on_fact, NULL, NULL);
+	if (!correlator || !ring) {
+		complain("cannot trace", "ring buffer", "%s", strerror(errno));
+		return -1;
+	}
+	if (attach())
+		return -1;
+	print_start();
+	print_header();
+	run();
+	detach_from(0);
+	drain();
+	print_summary();
+	return 0;
+}
+
 int main(int argc, char **argv)
 {
 	int err;
 
+	argv[0] = program_invocation_short_name; /* which getopt's messages begin with */
 	setvbuf(stderr, NULL, _IOLBF, 0);
 	argp_parse(&argp, argc, argv, ARGP_NO_HELP, NULL, NULL);
 	libbpf_set_print(print_libbpf);
 	catch_signals();
-	err = open_output() || check_kernel() || find_targets();
-	if (!err && env.list) {
+	err = check_descriptors() || check_kernel() || find_targets() || open_output();
+	if (!err && env.list)
 		list();
-	} else if (!err) {
-		correlator = correlate_new(print_chunk, NULL);
-		err = !correlator || ask_kernel() || load();
-		if (!err) {
-			ring = ring_buffer__new(bpf_map__fd(skel->maps.facts), on_fact, NULL, NULL);
-			err = !ring || attach();
-		}
-		if (!err) {
-			print_start();
-			print_header();
-			run();
-			detach_from(0);
-			drain();
-			print_summary();
-		}
-		detach_from(0);
-		correlate_free(correlator);
-		ring_buffer__free(ring);
-		tlssnoop_bpf__destroy(skel);
-	}
+	else if (!err)
+		err = trace();
+	detach_from(0);
+	correlate_free(correlator);
+	ring_buffer__free(ring);
+	tlssnoop_bpf__destroy(skel);
 	return err ? EXIT_FAILURE : status;
 }

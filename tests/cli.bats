@@ -100,13 +100,13 @@ each() {
 @test "options and arguments that do not exist" {
 	local option
 	for option in f 1 z; do
-		wrong "$TLSSNOOP: invalid option -- '$option'" -$option -p 1
+		wrong "tlssnoop: invalid option -- '$option'" -$option -p 1
 	done
 	for option in follow no-such; do
-		wrong "$TLSSNOOP: unrecognized option '--$option'" --$option -p 1
+		wrong "tlssnoop: unrecognized option '--$option'" --$option -p 1
 	done
 	for option in p l k n u Q s o c d B; do
-		wrong "$TLSSNOOP: option requires an argument -- '$option'" -$option
+		wrong "tlssnoop: option requires an argument -- '$option'" -$option
 	done
 	wrong "tlssnoop: '4127': no such argument; processes are named by -p" 4127
 	wrong "tlssnoop: 'true': no such argument; processes are named by -p" -p 1 -- true
@@ -372,7 +372,7 @@ widths() {
 	go
 	wait_target
 	wait_tlssnoop
-	(($(awk '$3 == "a\\x20b\\x1b[1m\\\\" && NF == 6' "$TRACE" | wc -l) == CHUNKS))
+	(($(awk '$3 == "a\\x20b\\x1b[1m\\x5c" && NF == 6' "$TRACE" | wc -l) == CHUNKS))
 	small "$BATS_TEST_TMPDIR/$name"
 	start_tlssnoop -j -p "$TARGET_PID"
 	go

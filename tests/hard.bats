@@ -262,10 +262,10 @@ overwrite() {
 }
 
 @test "not root, with the capabilities that are needed" {
-	local fd caps sets=(+sys_admin,+sys_ptrace)
+	local fd caps sets=('+sys_admin,+sys_ptrace')
 	exec {fd}<"$TLSSNOOP"
 	! "$TLSSNOOP" -v -p $$ 2>&1 | grep -q 'multi-uprobe links yes' ||
-		sets+=(+bpf,+perfmon,+sys_ptrace)
+		sets+=('+bpf,+perfmon,+sys_ptrace')
 	for caps in "${sets[@]}"; do
 		start_ssl --mode edges
 		"${NOBODY[@]}" --inh-caps +sys_ptrace --ambient-caps +sys_ptrace \

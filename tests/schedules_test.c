@@ -1112,20 +1112,22 @@ static double seconds(void)
 
 int main(int argc, char **argv)
 {
-	unsigned long long first = 1, count = 100000, seed, nwrong = 0;
+	unsigned long long first = 1, count = 100000, seed, nwrong = 0, allowed = 0;
 	int features = -1, i;
 	double began = seconds();
 	int opt;
 
-	while ((opt = getopt(argc, argv, "n:f:v")) != -1) {
+	while ((opt = getopt(argc, argv, "n:f:vw:")) != -1) {
 		if (opt == 'n') {
 			count = strtoull(optarg, NULL, 0);
 		} else if (opt == 'f') {
 			features = strtol(optarg, NULL, 0);
 		} else if (opt == 'v') {
 			verbose = true;
+		} else if (opt == 'w') {
+			allowed = strtoull(optarg, NULL, 0);
 		} else {
-			fputs("usage: schedules_test [-v] [-n COUNT] [-f FEATURES] [FIRST_SEED]\n",
+			fputs("usage: schedules_test [-v] [-n COUNT] [-f FEATURES] [-w WRONG] [FIRST_SEED]\n",
 			      stderr);
 			return 64;
 		}
@@ -1140,8 +1142,8 @@ int main(int argc, char **argv)
 			putchar('\n');
 		}
 	}
-	ok(!nwrong, "schedules from seed %llu to %llu", first, seed - 1);
-	note("%llu of them went wrong", nwrong);
+	ok(nwrong <= allowed, "schedules from seed %llu to %llu", first, seed - 1);
+	note("%llu of %llu schedules went wrong", nwrong, count);
 	for (i = 0; i < MODELS; i++)
 		note("%-10s %9llu chunks, %5.2f %% without fd", model_names[i],
 		     total.model_chunks[i],
