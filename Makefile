@@ -31,8 +31,9 @@ LIBS = $(shell $(PKG_CONFIG) --libs libbpf libelf)
 BPF_INCLUDES = $(addprefix -idirafter /usr/include/,$(shell $(CC) -print-multiarch 2>/dev/null))
 BPF_CFLAGS = -g -O2 -target bpf -D__TARGET_ARCH_$(ARCH) $(WARNINGS) $(BPF_INCLUDES)
 
-OBJECTS := tlssnoop.o elfsym.o correlate.o
-HEADERS := tlssnoop.h elfsym.h correlate.h
+ELFSYM := elfsym.o elfsym_tables.o elfsym_image.o elfsym_code.o
+OBJECTS := tlssnoop.o correlate.o $(ELFSYM)
+HEADERS := tlssnoop.h elfsym.h elfsym_image.h elfsym_code.h correlate.h
 TEST_PROGRAMS := tests/ssl_target tests/correlate_test tests/schedules_test tests/elfsym_test
 
 .PHONY: all check check-tools clean demo bench install lint test-programs uninstall FORCE

@@ -82,12 +82,12 @@ int elfsym_version(struct elfsym *elf, const char *prefix, char *buf, size_t siz
 
 /* What elfsym_tables() finds */
 enum elfsym_role {
-	ELFSYM_ENCRYPT,	   /* rustls's MessageEncrypter::encrypt, 0.24: RecordEncrypter */
-	ELFSYM_DECRYPT,	   /* rustls's MessageDecrypter::decrypt, 0.24: RecordDecrypter */
-	ELFSYM_NO_DECRYPT, /* no function: that of the cipher with this encrypt is not found */
-	ELFSYM_HANDLE,	   /* rustls's ExpectTraffic::handle */
-	ELFSYM_SSL_READ,   /* OpenSSL's, with the arguments and the result of SSL_read_ex */
-	ELFSYM_SSL_WRITE,  /* likewise SSL_write_ex */
+	ELFSYM_ENCRYPT = 1, /* rustls's MessageEncrypter::encrypt, 0.24: RecordEncrypter */
+	ELFSYM_DECRYPT,	    /* rustls's MessageDecrypter::decrypt, 0.24: RecordDecrypter */
+	ELFSYM_NO_DECRYPT,  /* no function: that of the cipher with this encrypt is not found */
+	ELFSYM_HANDLE,	    /* rustls's ExpectTraffic::handle */
+	ELFSYM_SSL_READ,    /* OpenSSL's, with the arguments and the result of SSL_read_ex */
+	ELFSYM_SSL_WRITE,   /* likewise SSL_write_ex */
 };
 
 /*

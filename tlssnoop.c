@@ -73,8 +73,9 @@ struct hook {
 	enum shape shape;
 	const char *function;
 	struct elfsym_pattern pattern;
-	int count_arg;	   /* see ROW() */
-	unsigned int rank; /* for a direction, a file's hooks of the lowest rank are used */
+	enum elfsym_role role; /* 0: found by name only */
+	int count_arg;	       /* see ROW() */
+	unsigned int rank;     /* for a direction, a file's hooks of the lowest rank are used */
 };
 
 #define CALL(name_)	      .shape = SHAPE_CALL, .function = name_, .pattern = {.name = name_}
@@ -89,16 +90,24 @@ static const struct hook hooks[] = {
 	{LIB_OPENSSL, DIR_WRITE, CALL("SSL_write_ex"), .count_arg = 4},
 	{LIB_OPENSSL, DIR_WRITE, CALL("SSL_write_ex2"), .count_arg = 5},
 	{LIB_OPENSSL, DIR_WRITE, CALL("SSL_write_early_data"), .count_arg = 4},
+	/* where OpenSSL has no symbols: what all of these call */
+	{LIB_OPENSSL, DIR_READ,  METHOD(SHAPE_CALL, "ssl3_read"), .count_arg = 4,
+	 .role = ELFSYM_SSL_READ},
+	{LIB_OPENSSL, DIR_WRITE, METHOD(SHAPE_CALL, "ssl3_write"), .count_arg = 4,
+	 .role = ELFSYM_SSL_WRITE},
 	{LIB_RUSTLS,  DIR_READ,  METHOD(SHAPE_HANDLE, "ExpectTraffic::handle"),
+	 .role = ELFSYM_HANDLE,
 	 .pattern = {.legacy_tail = "$GT$6handle", .legacy_has = "..ExpectTraffic$u20$as$u20$",
 	  .v0_tail = "6handle", .v0_has = {"13ExpectTraffic", "5State"}}},
 	{LIB_RUSTLS,  DIR_READ,  METHOD(SHAPE_HANDLE, "ExpectEarlyData::handle"),
 	 .pattern = {.legacy_tail = "$GT$6handle", .legacy_has = "..ExpectEarlyData$u20$as$u20$",
 	  .v0_tail = "6handle", .v0_has = {"15ExpectEarlyData", "5State"}}},
 	{LIB_RUSTLS,  DIR_READ,  METHOD(SHAPE_DECRYPT, "MessageDecrypter::decrypt"),
+	 .role = ELFSYM_DECRYPT,
 	 .pattern = {.legacy_tail = "MessageDecrypter$GT$7decrypt", .legacy_has = "rustls",
 	  .v0_tail = "16MessageDecrypter7decrypt", .v0_has = {"6rustls"}, .lacks = "InvalidMessage"}, .rank = 1},
 	{LIB_RUSTLS,  DIR_WRITE, METHOD(SHAPE_ENCRYPT, "MessageEncrypter::encrypt"),
+	 .role = ELFSYM_ENCRYPT,
 	 .pattern = {.legacy_tail = "MessageEncrypter$GT$7encrypt", .legacy_has = "rustls",
 	  .v0_tail = "16MessageEncrypter7encrypt", .v0_has = {"6rustls"}, .lacks = "InvalidMessage"}},
 };
@@ -924,10 +933,11 @@ struct file {
 	size_t nsites;
 	char rustc[32]; /* version, if nothing was found in it and it is made of Rust */
 	char rustls[32];
-	bool symbols;	 /* it has a .symtab */
-	int error;	 /* 0, or why nothing could be found in it */
-	bool told;	 /* the user knows that */
-	bool everywhere; /* attached in whatever process runs it */
+	const char *no_decrypt; /* a cipher of rustls whose function was not found, or NULL */
+	bool symbols;		/* it has a .symtab */
+	int error;		/* 0, or why nothing could be found in it */
+	bool told;		/* the user knows that */
+	bool everywhere;	/* attached in whatever process runs it */
 };
 
 struct process {
@@ -978,26 +988,64 @@ static bool wanted_library(enum library lib)
 	return env.libs[lib] || !any_kind();
 }
 
-static int add_site(const struct elfsym_func *func, void *ctx)
+static void add_site(struct file *f, const struct hook *hook, const struct elfsym_func *func)
+{
+	struct site *site;
+	size_t i;
+
+	/* the same function in another table, or under another name */
+	for (i = 0; i < f->nsites; i++)
+		if (f->sites[i].offset == func->offset)
+			return;
+	site = GROW(f->sites, f->nsites);
+	site->hook = hook;
+	site->source = func->source;
+	site->offset = func->offset;
+	site->address = func->address;
+}
+
+static int add_named(const struct elfsym_func *func, void *ctx)
 {
 	struct elfsym_name name = elfsym_name(func->name);
-	struct file *f = ctx;
-	struct site *site;
-	size_t i, k;
+	size_t i;
 
+	for (i = 0; i < ARRAY_SIZE(hooks); i++)
+		if (wanted_library(hooks[i].lib) && elfsym_matches(&name, &hooks[i].pattern))
+			add_site(ctx, &hooks[i], func);
+	return 0;
+}
+
+static bool has_site(const struct file *f, enum library lib, enum direction dir, const char *source)
+{
+	size_t i;
+
+	for (i = 0; i < f->nsites; i++)
+		if (f->sites[i].hook->lib == lib && f->sites[i].hook->dir == dir &&
+		    (!source || !strcmp(f->sites[i].source, source)))
+			return true;
+	return false;
+}
+
+/* A function found by the tables that it is called through, of which no symbol told */
+static int add_unnamed(const struct elfsym_func *func, enum elfsym_role role, void *ctx)
+{
+	struct file *f = ctx;
+	const struct hook *h;
+	size_t i;
+
+	if (role == ELFSYM_NO_DECRYPT)
+		f->no_decrypt = func->name;
+	/* before 0.22 not all of the states are found, and 0.24's take other arguments: decrypt
+	 * shows all */
+	if (role == ELFSYM_HANDLE && strncmp(func->name, "0.22", 4) &&
+	    strncmp(func->name, "0.23", 4))
+		return 0;
 	for (i = 0; i < ARRAY_SIZE(hooks); i++) {
-		if (!wanted_library(hooks[i].lib) || !elfsym_matches(&name, &hooks[i].pattern))
-			continue;
-		/* the same function in another table, or under another name */
-		for (k = 0; k < f->nsites; k++)
-			if (f->sites[k].offset == func->offset)
-				return 0;
-		site = GROW(f->sites, f->nsites);
-		site->hook = &hooks[i];
-		site->source = func->source;
-		site->offset = func->offset;
-		site->address = func->address;
-		break;
+		h = &hooks[i];
+		if (h->role == role && wanted_library(h->lib) &&
+		    (!has_site(f, h->lib, h->dir, NULL) ||
+		     has_site(f, h->lib, h->dir, func->source)))
+			add_site(f, h, func);
 	}
 	return 0;
 }
@@ -1067,7 +1115,9 @@ static int add_file(int fd, const char *path)
 	f->error = S_ISREG(st.st_mode) ? elfsym_open(fd, &elf) : -ENOEXEC;
 	if (!f->error) {
 		f->symbols = elfsym_has_symtab(elf);
-		f->error = elfsym_each(elf, add_site, f);
+		f->error = elfsym_each(elf, add_named, f);
+		if (!f->error && !f->symbols) /* an error means: nothing that we know */
+			elfsym_tables(fd, add_unnamed, f);
 		drop_outranked(f);
 		if (!f->nsites &&
 		    !elfsym_version(elf, "rustc version ", f->rustc, sizeof(f->rustc)))
@@ -1790,6 +1840,12 @@ static void warn_half(const struct file *f)
 
 	for (i = 0; i < f->nsites; i++)
 		seen[f->sites[i].hook->lib][f->sites[i].hook->dir] = true;
+	for (i = 0; i < f->nsites && f->no_decrypt; i++)
+		if (f->sites[i].hook->shape == SHAPE_DECRYPT) {
+			complain("not all is seen", safe(f->path),
+				 "rustls: no function found that decrypts %s", f->no_decrypt);
+			break;
+		}
 	for (i = 0; i < LIB_COUNT; i++)
 		if (seen[i][DIR_READ] != seen[i][DIR_WRITE])
 			complain("only one direction", safe(f->path),

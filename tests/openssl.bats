@@ -56,10 +56,6 @@ lossless() {
 	every_tls socket mem -- ex
 }
 
-@test "BIO_f_ssl, lengths from 0 to 1 MiB" {
-	every_tls socket mem -- fbio
-}
-
 @test "early data" {
 	traced json -j "$TESTS/ssl_target" --tls 1.3 --bio socket --mode early
 	traced json -j "$TESTS/ssl_target" --tls 1.3 --bio mem --mode early

@@ -170,3 +170,43 @@ whichever_build() {
 @test "v0 symbol names" {
 	whichever_build "$MANGLED_V0"
 }
+
+# stripped_build DIRECTORY: a build without its symbols
+stripped_build() {
+	local target
+	for target in std_target tokio_target; do
+		strip -o "$BATS_TEST_TMPDIR/$target" "$1/$target"
+	done
+	echo "$BATS_TEST_TMPDIR"
+}
+
+@test "stripped, optimised" {
+	local target dir
+	dir=$(stripped_build "$RELEASE")
+	for target in edges vectored limit before; do
+		traced "$dir/std_target" --tls 1.3 "$target"
+		traced "$dir/std_target" --tls 1.2 --suite chacha "$target"
+	done
+	traced "$dir/tokio_target" --threads 4 both
+}
+
+@test "stripped, fat LTO and unoptimised" {
+	local build dir
+	for build in "$FAT" "$DEV"; do
+		dir=$(stripped_build "$build")
+		traced "$dir/std_target" --tls 1.3 edges
+		traced "$dir/std_target" --tls 1.2 edges
+		traced "$dir/tokio_target" both
+	done
+}
+
+@test "through decrypt, where there is no handle" {
+	local dir=$BATS_TEST_TMPDIR mode
+	nm "$RELEASE/std_target" | awk '$3 ~ /6handle17h|6handleC/ { print $3 }' >"$dir/handles"
+	[[ -s $dir/handles ]]
+	objcopy --strip-symbols="$dir/handles" "$RELEASE/std_target" "$dir/std_target"
+	for mode in edges vectored early; do
+		traced "$dir/std_target" --tls 1.3 "$mode"
+	done
+	traced "$dir/std_target" --tls 1.2 --suite aes256 edges
+}

@@ -406,11 +406,6 @@ static void mode_ex(struct end *e)
 		exchange_edges(e, CALL_WRITE_EX2, CALL_READ_EX);
 }
 
-static void mode_fbio(struct end *e)
-{
-	exchange_edges(e, CALL_WRITE_BIO, CALL_READ_BIO);
-}
-
 static void mode_nonblock(struct end *e)
 {
 	exchange_edges(e, CALL_WRITE, CALL_READ);
@@ -754,8 +749,6 @@ static const struct mode modes[] = {
 	 "bytes", .end = mode_edges},
 	{"ex", "the same with the _ex calls (and SSL_write_ex2 from OpenSSL 3.3)", 1, 1, "bytes",
 	 .end = mode_ex},
-	{"fbio", "the same with BIO_write_ex, BIO_read_ex on a BIO_f_ssl", 1, 1, "bytes",
-	 .end = mode_fbio},
 	{"early", "early data on resumed sessions, both ways (TLS 1.3)", 1,
 	 ARRAY_SIZE(early_lens) + 1, "bytes", .before = early_data, .end = mode_early},
 	{"nonblock", "edges on non-blocking sockets, then again with partial writes", 1, 1, "bytes",
