@@ -45,6 +45,7 @@
 #define WAITING_BYTES_MAX (8 << 20)
 
 #define RECEIVES     256 /* whose buffers are remembered, per process */
+#define CLOSED	     64	 /* sockets that are remembered, per process */
 #define RECORDS_KEPT 32	 /* of what a socket received */
 
 #define ALERT_SIZE	2
@@ -55,6 +56,13 @@
 /* bytes by which a record is longer than its plaintext, at least: header and tag */
 #define TAG_SIZE    16
 #define RECORD_MORE (HEADER_SIZE + TAG_SIZE)
+
+/* a TLS record on a socket, as its header says */
+struct record {
+	__u8 ctype;
+	bool inner; /* it is plaintext of another one */
+	__u16 length;
+};
 
 /* the first member of all that lives in a tree is the number that it is found by */
 
@@ -67,7 +75,7 @@ struct socket {
 	__u64 conn;
 	__u64 since; /* when it was connected; 0: it was before we looked */
 	/* records of application data that were received and not read as plaintext yet */
-	__u16 records[RECORDS_KEPT];
+	struct record records[RECORDS_KEPT];
 	size_t nrecords;
 	__u64 half;	/* plaintext that may be left of the one read last */
 	__u64 unknown;	/* bytes behind those that were not looked at */
@@ -106,6 +114,12 @@ struct thread {
 	bool adjacent;		/* it has done nothing else since it encrypted */
 };
 
+/* a socket whose last known descriptor was closed: it may have another */
+struct closed {
+	__u64 sock;
+	__u64 conn;
+};
+
 struct receive {
 	__u64 addr;
 	__u64 bytes;
@@ -129,6 +143,8 @@ struct process {
 	size_t nthreads;
 	struct receive receives[RECEIVES]; /* a ring */
 	size_t nreceives;
+	struct closed closed[CLOSED]; /* a ring as well */
+	size_t nclosed;
 };
 
 /* a chunk that is not printed yet */
@@ -368,6 +384,7 @@ static void drop_socket(struct socket *s, __u64 now)
 		decide_all(p->correlator, o, now);
 		unbind(o);
 	}
+	p->closed[p->nclosed++ % CLOSED] = (struct closed){s->inode, s->conn};
 	for (i = 0; i < RECEIVES; i++)
 		if (p->receives[i].sock == s->inode)
 			p->receives[i].bytes = 0;
@@ -475,6 +492,7 @@ static struct socket *get_socket(struct process *p, __u64 inode, int fd, int dir
 	struct correlator *c = p->correlator;
 	struct descriptor *d = find(&p->descriptors, fd);
 	struct socket *s;
+	size_t i;
 	bool added;
 
 	if (d && d->socket->inode != inode)
@@ -487,6 +505,9 @@ static struct socket *get_socket(struct process *p, __u64 inode, int fd, int dir
 	if (added) {
 		s->process = p;
 		s->fd[0] = s->fd[1] = -1;
+		for (i = 0; i < CLOSED; i++)
+			if (p->closed[i].sock == inode)
+				s->conn = p->closed[i].conn;
 		c->nsockets++;
 	} else {
 		TAILQ_REMOVE(&c->sockets, s, used);
@@ -545,12 +566,6 @@ static void bind(struct object *o, struct socket *s, __u64 now)
 }
 
 /* Evidence */
-
-/* a TLS record on a socket, as its header says */
-struct record {
-	__u8 ctype;
-	__u16 length;
-};
 
 /*
  * Can the record hold this plaintext?  What encryption adds: TLS 1.3: content type and
@@ -727,7 +742,20 @@ static void push_record(struct socket *s, struct record r)
 		return;
 	if (s->nrecords == RECORDS_KEPT)
 		memmove(s->records, s->records + 1, --s->nrecords * sizeof(*s->records));
-	s->records[s->nrecords++] = r.length;
+	s->records[s->nrecords++] = r;
+}
+
+/* The record with this number was read; those before it held no application data, unless
+ * they are of the other session of TLS inside TLS */
+static void pop_record(struct socket *s, size_t number)
+{
+	bool inner = s->records[number].inner;
+	size_t i, kept = 0;
+
+	for (i = 0; i < s->nrecords; i++)
+		if (i > number || s->records[i].inner != inner)
+			s->records[kept++] = s->records[i];
+	s->nrecords = kept;
 }
 
 static void look_inside(struct process *p, struct object *outer, struct thread *t,
@@ -747,6 +775,7 @@ static void look_inside(struct process *p, struct object *outer, struct thread *
 			return;
 		r.ctype = h[0];
 		r.length = h[3] << 8 | h[4];
+		r.inner = true;
 		if (c->dir == DIR_READ)
 			push_record(outer->socket, r);
 		o = c->dir == DIR_WRITE ? inner_of(p, outer, t, r) : NULL;
@@ -824,14 +853,13 @@ static bool came_on(struct socket *s, const struct chunk *c, bool take)
 		return true;
 	}
 	for (i = 0; i < s->nrecords; i++) {
-		struct record r = {.ctype = CTYPE_APPDATA, .length = s->records[i]};
+		struct record r = s->records[i];
 
 		if (pieces ? r.length < c->len + TAG_SIZE : !fits(c, r))
 			continue;
 		if (take) {
 			s->half = pieces ? r.length - TAG_SIZE - c->len : 0;
-			s->nrecords -= i + 1;
-			memmove(s->records, s->records + i + 1, s->nrecords * sizeof(*s->records));
+			pop_record(s, i);
 		}
 		return true;
 	}
@@ -930,6 +958,9 @@ static void feed_chunk(struct process *p, const struct chunk *chunk)
 			o->owner = true;
 		}
 	}
+	/* its receive was not the one before */
+	if (t && chunk->nested && chunk->dir == DIR_READ)
+		t->received_on = 0;
 	if (o->owner) {
 		decide_all(c, o, now);
 		look_inside(p, o, t, chunk, now);

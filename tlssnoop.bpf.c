@@ -698,7 +698,7 @@ __noinline int pieces_sleepable(__u64 first, __u64 end)
 }
 
 /* SHAPE_CALL: remember the arguments at the entry, read the bytes at the return */
-static __noinline struct call *enter_call(__u64 stack, __u64 key)
+static __noinline struct call *enter_call(__u64 stack, __u64 key, __u64 row)
 {
 	struct thread *t = current_thread_or_new();
 	__u64 i;
@@ -717,10 +717,12 @@ static __noinline struct call *enter_call(__u64 stack, __u64 key)
 	/*
 	 * SSL_write_ex calls SSL_write_ex2 (OpenSSL 3.3), SSL_read_early_data calls
 	 * SSL_read_ex, and LibreSSL's _ex forms call the plain ones: the outermost
-	 * call of a connection counts.
+	 * call of a connection counts.  (A call in the other direction is another one:
+	 * node writes from a callback of SSL_read.)
 	 */
 	for (i = 0; i < CALLS_MAX; i++)
-		if (i < t->depth && t->calls[i].key == key)
+		if (i < t->depth && t->calls[i].key == key &&
+		    ROW_DIR(t->calls[i].row) == ROW_DIR(row))
 			return NULL;
 	if (t->depth >= CALLS_MAX) {
 		chunk_lost(1);
@@ -738,7 +740,7 @@ int call_entry(struct regs *regs)
 
 	if (!row)
 		return 0;
-	call = enter_call(stack(regs), arg1(regs));
+	call = enter_call(stack(regs), arg1(regs), row);
 	if (!call)
 		return 0;
 	call->row = row;
@@ -788,7 +790,12 @@ static __always_inline int call_return(bool sleepable, struct regs *regs)
 		else
 			call->len = (int)result(regs);
 	}
-	if (call->len && passes_filters()) {
+	if (!call->len && call->nested) {
+		/* it took records in and gave nothing out: the next call may give what was in
+		 * them, and go to no socket for it */
+		call->row |= ROW_HIDDEN;
+		piece_plain(0);
+	} else if (call->len && passes_filters()) {
 		/* from now on the number of pieces */
 		call->count = (call->len + CHUNK_MAX - 1) / CHUNK_MAX;
 		if (call->count > PIECES_MAX + 1)
@@ -984,7 +991,7 @@ int decrypt_entry(struct regs *regs)
 
 	if (!row)
 		return 0;
-	call = enter_call(stack(regs), rust_arg1(regs));
+	call = enter_call(stack(regs), rust_arg1(regs), row);
 	if (!call)
 		return 0;
 	call->row = row;

@@ -100,7 +100,8 @@ struct chunk {
 	__u8 lib;    /* enum library */
 	__u8 dir;    /* enum direction */
 	__u8 nested; /* enum nested */
-	__u8 hidden; /* no application data: a handshake message that became a record */
+	__u8 hidden; /* no application data: a message of rustls's that became a record, or a
+		      * call that gave nothing out and tells its socket */
 	__u8 unused[4];
 	char comm[COMM_SIZE]; /* of the thread */
 	struct endpoints ends;

@@ -309,7 +309,10 @@ class Comparison:
         self.errors.append(text)
 
     def locate(self, data):
-        """Where else in the truth these bytes are: tells a swap from a loss."""
+        """Where else in the truth these bytes are: tells a swap from a loss. Not for what is not
+        shown, as it looks at everything."""
+        if len(self.errors) >= MOST_ERRORS:
+            return ""
         places = [f"fd {fd} {way} (truth line {call.number}, offset {off})"
                   for (fd, way), calls in self.truth.items()
                   for call, off, part in chunks(calls) if part == data]
@@ -487,11 +490,13 @@ def compare(args):
         comparison = Comparison(part, read_truth(truth), args)
         comparison.run()
         errors += comparison.errors
+    unknown = sum(line.fd is None for line in lines)
     if errors:
-        raise Mismatch("\n".join(errors[:MOST_ERRORS] + [f"({len(errors)} differences)"]))
+        raise Mismatch("\n".join(errors[:MOST_ERRORS] + [
+            f"({len(errors)} differences, {unknown} of {len(lines)} lines without fd)"]))
     fds = {line.fd for line in lines} - {None}
     print(f"compared {len(lines)} lines, {sum(line.len for line in lines)} bytes, {len(fds)} fds" +
-          (f", {sum(line.fd is None for line in lines)} lines without fd" * args.attached_late))
+          f", {unknown} lines without fd" * args.attached_late)
 
 
 def pairs(args):

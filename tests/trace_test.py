@@ -149,7 +149,7 @@ class Right(Case):
             for word in words:
                 self.assertIn(word, text)
         wrong(lambda c: c.pop(), "fd 6 read", "missing at the end")
-        wrong(lambda c: c.pop(100), "line 104: fd 5 write", "number 50', seen", "(1 differences)")
+        wrong(lambda c: c.pop(100), "line 104: fd 5 write", "number 50', seen", "(1 differences, 2 of 2299")
         wrong(lambda c: c[100].update(fd=6), "line 101: fd 6 write", "in the truth at fd 5 write")
         wrong(lambda c: c[4].update(fd=6), "fd 6 write", "in the truth at fd 5 write")
         wrong(lambda c: c[100].update(fd=None), "fd - write", "not the beginning")
