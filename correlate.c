@@ -661,7 +661,7 @@ static bool explains(struct object *o, struct socket *s, const struct io *io, si
  * most connections.
  */
 static struct object *object_of(struct process *p, struct socket *s, struct thread *t,
-				const struct io *io, size_t i, bool *nobody)
+				const struct io *io, size_t i, bool stranger, bool *nobody)
 {
 	struct record r = record_of(io, i);
 	struct object *o, *ours = NULL;
@@ -690,11 +690,15 @@ static struct object *object_of(struct process *p, struct socket *s, struct thre
 	*nobody = !n && !theirs;
 	if (ours && !ours->is_rustls && is_taken(s, ours))
 		ours = NULL;
+	/* a record before it was nobody's: unless it was OpenSSL's last of the handshake, sent
+	 * together with this one just now, whose is this one then? */
+	if (ours && stranger && (ours->is_rustls || !t->adjacent))
+		ours = NULL;
 	if (ours && n == 1 && fresh && (ours->key == t->encrypted_for || ours->is_rustls) &&
 	    (!theirs || (t->adjacent && ours->key == t->encrypted_for)) && explains(ours, s, io, i))
 		return ours;
 	TAILQ_FOREACH(w, &p->correlator->queue, queue)
-		if ((n || !t) && w->object && w->object->process == p && fits(&w->chunk, r))
+		if ((n || stranger) && w->object && w->object->process == p && fits(&w->chunk, r))
 			w->doubtful = true;
 	return NULL;
 }
@@ -793,15 +797,14 @@ static void written(struct process *p, struct socket *s, struct thread *t, const
 {
 	__u64 now = io->fact.time, rest = io->rest;
 	struct object *o, *last = NULL;
-	bool nobody,
-		stranger = false; /* a record before it was nobody's: whose is this one then? */
+	bool nobody, stranger = false;
 	struct waiting *w;
 	struct record r;
 	size_t i;
 
 	for (i = s->offered; i < io->nrecords && i < RECORDS_MAX; i++) {
 		r = record_of(io, i);
-		o = object_of(p, s, stranger ? NULL : t, io, i, &nobody);
+		o = object_of(p, s, t, io, i, stranger, &nobody);
 		if (!o) {
 			stranger |= nobody && r.ctype == CTYPE_APPDATA;
 			continue;
