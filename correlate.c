@@ -9,14 +9,13 @@
  *
  *  nested   the library called the socket itself, inside the call that took or gave
  *           the plaintext (OpenSSL on a socket).
- *  record   a system call sent a TLS record whose length follows from that of a chunk
- *           that waits (rustls; OpenSSL on memory buffers).  Which of several
- *           connections it is: one already known to use this socket; else the one for
- *           which this thread encrypted last; else the only one that fits.
- *  address  the plaintext's record ends where a system call had put what it received
- *           (rustls 0.23 decrypts in place).
+ *  sent     a system call sent, or was refused, a TLS record whose length follows from
+ *           that of a chunk that waits (rustls; OpenSSL on memory buffers).  Which of
+ *           several connections it is: see object_of().
+ *  received this thread's last receive brought a record of the length of what is read.
+ *           If that lies where it was received (rustls 0.23 decrypts in place), this is
+ *           sure; else it is a weak binding, which better evidence undoes.
  *  binding  what one of these said of the same connection object before.
- *  order    what is read came with this thread's last receive of TLS records.
  *
  * A written chunk waits for its record for a while.  An object is known by its address,
  * which is given to the next connection when it is freed, so a binding ends with its

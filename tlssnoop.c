@@ -2052,8 +2052,8 @@ static bool consume(void)
 	batch_began = now();
 	clock_offset = clock_ns(CLOCK_REALTIME) - batch_began;
 	n = ring_buffer__consume(ring);
-	/* while there is more, the evidence that a chunk waits for may be in the ring */
-	correlate_tick(correlator, n == -EAGAIN ? last_fact : now());
+	/* not the time now: the evidence that a chunk waits for may have come meanwhile */
+	correlate_tick(correlator, n == -EAGAIN ? last_fact : batch_began);
 	flush_output();
 	return n == -EAGAIN;
 }
