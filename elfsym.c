@@ -259,8 +259,8 @@ static size_t without_instance(const char *s, size_t n)
 	return n;
 }
 
-/* No real name is so long; taking one apart takes time by its square */
-#define NAME_MAX_LENGTH 16384
+/* No name sought is so long; taking one apart takes time by its square */
+#define NAME_MAX_LENGTH 2048
 
 /*
  * rustc's two manglings.  legacy: _ZN <length and name>... 17h<16 hex digits>E, with the
@@ -272,9 +272,11 @@ static size_t without_instance(const char *s, size_t n)
  */
 struct elfsym_name elfsym_name(const char *symbol)
 {
-	struct elfsym_name name = {.path = symbol, .length = strlen(symbol)};
+	struct elfsym_name name = {.path = symbol, .length = strnlen(symbol, NAME_MAX_LENGTH)};
 	const char *suffix, *at;
 
+	if (name.length == NAME_MAX_LENGTH)
+		return name;
 	if (symbol[0] != '_' || (symbol[1] != 'Z' && symbol[1] != 'R')) {
 		at = strchr(symbol, '@'); /* a version, as in SSL_read@@OPENSSL_3.0.0 */
 		if (at)
@@ -295,7 +297,7 @@ struct elfsym_name elfsym_name(const char *symbol)
 		if (!has(&name, "$u7b$$u7b$") && !has(&name, "drop_in_place"))
 			name.kind = NAME_LEGACY;
 	} else if (!strncmp(symbol, "_RNvM", 5) || !strncmp(symbol, "_RNvX", 5)) {
-		if (name.length > NAME_MAX_LENGTH || memchr(symbol, '.', name.length))
+		if (memchr(symbol, '.', name.length))
 			return name;
 		name.length = without_instance(symbol, name.length);
 		name.kind = symbol[4] == 'X' ? NAME_V0_TRAIT : NAME_V0_INHERENT;
