@@ -111,6 +111,8 @@ struct thread {
 	__u64 encrypted_before; /* the one before, if it was another */
 	__u64 last_io;		/* when it last sent or received */
 	bool adjacent;		/* it has done nothing else since it encrypted */
+	bool seen;		/* a chunk of it */
+	bool early; /* its last receive was before that: what it reads first may be older */
 };
 
 /* a socket whose last known descriptor was closed: it may have another */
@@ -836,8 +838,10 @@ static void received(struct process *p, struct socket *s, struct thread *t, cons
 	for (i = 0; i < io->nrecords && i < RECORDS_MAX; i++)
 		push_record(s, record_of(io, i));
 	s->unknown += io->rest;
-	if (t)
+	if (t) {
 		t->received_on = s->inode;
+		t->early = !t->seen && !s->since;
+	}
 }
 
 /*
@@ -928,7 +932,7 @@ static bool decide_read(struct process *p, struct object *o, struct thread *t,
 	 * against it may be chance, as rustls up to 0.22 copies: then it is better not to
 	 * say.
 	 */
-	if ((!o->socket || (o->weak && s)) && (!s || s == last) && last &&
+	if ((!o->socket || (o->weak && s)) && (s ? s == last : last && !t->early) &&
 	    came_on(last, chunk, false)) {
 		bind(o, last, chunk->fact.time);
 		o->weak = !s;
@@ -977,6 +981,8 @@ static void feed_chunk(struct process *p, const struct chunk *chunk)
 		t->adjacent = true;
 	}
 	o->is_rustls = chunk->lib == LIB_RUSTLS;
+	if (t)
+		t->seen = true;
 	enqueue(c, chunk, o, !decided);
 }
 

@@ -412,6 +412,7 @@ static void check_reads(void)
 	end("1:3 2:-", "plaintext where another connection's receive went: chance or not?");
 
 	begin();
+	hello(1, 3, 103);
 	received(1, 3, 103, 0x1000, 5 + 10 + TLS13);
 	received(1, 3, 103, 0x1000 + 5 + 10 + TLS13, 5 + 10 + TLS13);
 	decrypt(1, 0xa, 10, 0x55000);
