@@ -294,19 +294,17 @@ static void let_go_in_order(struct correlator *c)
 static void enqueue(struct correlator *c, const struct chunk *chunk, struct object *o,
 		    bool undecided)
 {
-	struct waiting *w = NULL;
+	struct waiting *oldest, *w = NULL;
 	struct verdict v;
 
 	while (c->waiting_bytes > WAITING_BYTES_MAX) { /* the oldest goes as it is */
-		w = TAILQ_FIRST(&c->queue);
-		if (w->object)
-			decide(c, w, chunk->fact.time);
-		let_go(c, w);
+		oldest = TAILQ_FIRST(&c->queue);
+		if (oldest->object)
+			decide(c, oldest, chunk->fact.time);
+		let_go(c, oldest);
 	}
 	if (undecided || !TAILQ_EMPTY(&c->queue))
 		w = malloc(sizeof(*w) + chunk->captured);
-	else
-		w = NULL;
 	if (!w) {
 		set_verdict(&v, c, o, chunk);
 		hand_out(c, chunk, &v);

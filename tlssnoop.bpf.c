@@ -701,6 +701,7 @@ __noinline int pieces_sleepable(__u64 first, __u64 end)
 static __noinline struct call *enter_call(__u64 stack, __u64 key, __u64 row)
 {
 	struct thread *t = current_thread_or_new();
+	struct call *call;
 	__u64 i;
 
 	if (!t) {
@@ -729,7 +730,14 @@ static __noinline struct call *enter_call(__u64 stack, __u64 key, __u64 row)
 		return NULL;
 	}
 	t->depth++;
-	return innermost(t);
+	call = innermost(t);
+	call->row = row;
+	call->stack = stack;
+	call->key = key;
+	call->sock = 0;
+	call->fd = -1;
+	call->nested = NESTED_NONE;
+	return call;
 }
 
 SEC("uprobe")
@@ -743,9 +751,6 @@ int call_entry(struct regs *regs)
 	call = enter_call(stack(regs), arg1(regs), row);
 	if (!call)
 		return 0;
-	call->row = row;
-	call->stack = stack(regs);
-	call->key = arg1(regs);
 	call->buffer = arg2(regs);
 	/* the verifier wants constant offsets into regs: no choice of one at run time */
 	fourth = arg4(regs);
@@ -753,9 +758,6 @@ int call_entry(struct regs *regs)
 	fifth = arg5(regs);
 	barrier_var(fifth);
 	call->count = ROW_COUNT_ARG(row) == 4 ? fourth : ROW_COUNT_ARG(row) == 5 ? fifth : 0;
-	call->sock = 0;
-	call->fd = -1;
-	call->nested = NESTED_NONE;
 	return 0;
 }
 
@@ -994,12 +996,7 @@ int decrypt_entry(struct regs *regs)
 	call = enter_call(stack(regs), rust_arg1(regs), row);
 	if (!call)
 		return 0;
-	call->row = row;
-	call->stack = stack(regs);
-	call->key = rust_arg1(regs);
 	call->count = rust_result(regs);
-	call->sock = 0;
-	call->nested = NESTED_NONE;
 	call->buffer = call->len = 0;
 	bpf_probe_read_user(&call->buffer, 8, (void *)rust_arg2(regs));
 	bpf_probe_read_user(&call->len, 8, (void *)(rust_arg2(regs) + 8));

@@ -921,7 +921,6 @@ struct site {
 	const struct hook *hook;
 	const char *source;
 	__u64 offset;
-	__u64 address;
 };
 
 struct file {
@@ -1001,7 +1000,6 @@ static void add_site(struct file *f, const struct hook *hook, const struct elfsy
 	site->hook = hook;
 	site->source = func->source;
 	site->offset = func->offset;
-	site->address = func->address;
 }
 
 static int add_named(const struct elfsym_func *func, void *ctx)
