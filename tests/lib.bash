@@ -195,7 +195,8 @@ finish() {
 		wait "$pid" || :
 	done
 	[[ -z $BATS_TEST_COMPLETED ]] || return 0
-	for file in "$TARGET_OUT" "$TARGET_ERR" "$SNOOP_ERR" "$TRACE"; do
+	for file in "$TARGET_OUT" "$TARGET_ERR" "$BATS_TEST_TMPDIR"/{relay,curl}.stderr \
+		"$SNOOP_ERR" "$TRACE"; do
 		[[ -s $file ]] || continue
 		echo "--- $file (first 20 lines)"
 		head -n 20 "$file" | cut -c -200

@@ -35,8 +35,8 @@ def socket_owner(local, remote):
             for link in (process / "fd").iterdir():
                 if os.readlink(link) == f"socket:[{inode}]":
                     return f"{process.name} {link.name}\n"
-        except (FileNotFoundError, ProcessLookupError):
-            pass    # gone meanwhile
+        except (FileNotFoundError, ProcessLookupError, PermissionError):
+            pass    # gone meanwhile, or none that even root may look at
     raise LookupError(f"nobody has the socket from port {local} to port {remote}")
 
 
