@@ -24,7 +24,7 @@ WARNINGS := -Wall -Wextra -Werror
 ifdef SAN
 SANFLAGS := -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
 endif
-ALL_CFLAGS = -std=c11 $(WARNINGS) -DVERSION='"$(VERSION)"' $(CFLAGS) $(SANFLAGS) \
+ALL_CFLAGS = -std=c11 -pthread $(WARNINGS) -DVERSION='"$(VERSION)"' $(CFLAGS) $(SANFLAGS) \
 	$(shell $(PKG_CONFIG) --cflags libbpf libelf)
 LIBS = $(shell $(PKG_CONFIG) --libs libbpf libelf)
 # where Debian keeps <asm/types.h>, which <linux/types.h> wants

@@ -38,6 +38,7 @@ const volatile __u64 wakeup_at = 0; /* bytes in the ring that wake the reader */
 __u64 lost_chunks = 0;
 __u64 lost_bytes = 0;
 __u64 lost_facts = 0;
+__u64 lost_processes = 0;
 
 /*
  * The kernel's types, with the few members that are read.  Offsets are adjusted to
@@ -230,12 +231,13 @@ struct {
 	__uint(max_entries, 1); /* set by the user side */
 } facts SEC(".maps");
 
-/* the traced processes; the user side adds those of -p, hooks of -l add theirs */
+/* the traced processes; the user side adds those that it is told or finds, hooks of files
+ * that are traced in whatever process runs them add theirs, a fork adds the child */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 16384);
-	__type(key, __u32); /* tgid, in our PID namespace */
-	__type(value, __u8);
+	__type(key, __u32);   /* tgid, in our PID namespace */
+	__type(value, __u32); /* PROCESS_... */
 } processes SEC(".maps");
 
 /* the row of a probe where the kernel has no attach cookies (before 5.15) */
@@ -332,7 +334,7 @@ static __noinline __u32 number_of(struct task_struct *task)
 
 	for (i = 0; i < 32 && i <= level; i++) { /* MAX_PID_NS_LEVEL */
 		ns = READ(upid, ns);
-		if (READ(ns, ns.inum) == pidns)
+		if (!pidns || READ(ns, ns.inum) == pidns) /* the first namespace comes first */
 			return READ(upid, nr);
 		upid = (void *)upid + bpf_core_type_size(struct upid);
 	}
@@ -375,15 +377,29 @@ static __noinline void fact_init(struct fact *f, __u32 type)
 	f->unused = 0;
 }
 
-/* Is the current process traced?  A hook of -l adds whoever runs into it. */
-static __noinline bool traced(bool add)
+/* What the user side wants of the current process, or NULL: nothing */
+static __noinline __u32 *current_process(void)
 {
 	__u32 tgid = current_id() >> 32;
-	__u8 one = 1;
 
-	if (bpf_map_lookup_elem(&processes, &tgid))
+	return bpf_map_lookup_elem(&processes, &tgid);
+}
+
+/* Adds a process; false: there is no room */
+static __noinline bool add_process(__u32 tgid, __u32 flags)
+{
+	return !bpf_map_update_elem(&processes, &tgid, &flags, BPF_ANY);
+}
+
+/* Is the current process traced?  Some hooks add whoever runs into them. */
+static __noinline bool traced(bool add)
+{
+	__u32 tgid;
+
+	if (current_process())
 		return true;
-	return add && tgid && !bpf_map_update_elem(&processes, &tgid, &one, BPF_ANY);
+	tgid = current_id() >> 32;
+	return add && tgid && add_process(tgid, PROCESS_FOUND);
 }
 
 static __always_inline bool is_comm_wanted(const char *comm)
@@ -1420,12 +1436,53 @@ static __noinline void forget_process(void)
 	bpf_map_delete_elem(&processes, &tgid);
 }
 
+#define SIGSTOP 19
+
+/* It stops before its next instruction; the user side lets it go on */
+static __always_inline void stop_process(__u32 *flags, __u32 where)
+{
+	if (!bpf_send_signal(SIGSTOP))
+		*flags |= where;
+}
+
 SEC("raw_tp/sched_process_exec")
 int process_exec(void *ctx __attribute__((unused)))
 {
+	__u32 *flags = current_process();
+
 	forget_thread();
-	if (traced(false))
-		emit_fact(FACT_EXEC, -1);
+	if (!flags)
+		return 0;
+	emit_fact(FACT_EXEC, -1);
+	if (*flags & PROCESS_FOUND) /* for what it ran until now */
+		forget_process();
+	else if (*flags & PROCESS_STOP)
+		stop_process(flags, PROCESS_AT_EXEC);
+	return 0;
+}
+
+/* On a program's first instruction behind the loader: its libraries are mapped */
+SEC("uprobe")
+int entry_point(void *ctx __attribute__((unused)))
+{
+	__u32 *flags = current_process();
+
+	if (flags && *flags & PROCESS_STOP)
+		stop_process(flags, PROCESS_AT_ENTRY);
+	return 0;
+}
+
+/* For -f: a child is traced as its parent is, from its first instruction */
+SEC("raw_tp/sched_process_fork")
+int process_fork(__u64 *ctx)
+{
+	struct task_struct *child = (void *)ctx[1];
+	__u32 *flags = current_process();
+
+	if (!flags || !(*flags & PROCESS_FOLLOW) || READ(child, group_leader) != child)
+		return 0; /* or a thread */
+	if (!add_process(number_of(child), PROCESS_FOLLOW))
+		__sync_fetch_and_add(&lost_processes, 1);
 	return 0;
 }
 

@@ -13,13 +13,18 @@
 #include <argp.h>
 #include <arpa/inet.h>
 #include <ctype.h>
+#include <dirent.h>
+#include <elf.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <glob.h>
 #include <inttypes.h>
 #include <linux/capability.h>
 #include <linux/perf_event.h>
 #include <poll.h>
+#include <pthread.h>
 #include <pwd.h>
+#include <search.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdbool.h>
@@ -28,10 +33,12 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/param.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
+#include <sys/wait.h>
 #include <sysexits.h>
 #include <time.h>
 #include <unistd.h>
@@ -140,6 +147,9 @@ static struct {
 	long long duration; /* seconds, 0: no end */
 	long long buffer_kib;
 	bool addresses;
+	bool follow;	/* -f, or a COMMAND: children too */
+	bool machine;	/* neither -p nor -l nor a COMMAND: all processes */
+	char **command; /* COMMAND [ARG...], or NULL */
 	bool list;
 	bool quiet;
 	int verbose;
@@ -221,6 +231,7 @@ enum { KEY_USAGE = 0x100 };
 static const struct argp_option options[] = {
 	{NULL, 0, NULL, 0, "What to trace:", GROUP_WHAT},
 	{"pid", 'p', "PID[,PID...]", 0, "These processes; ends when all have exited", 0},
+	{"follow", 'f', NULL, 0, "Their children too, and the children's", 0},
 	{"lib", 'l', "PATH", 0, "This library or executable, whoever runs it", 0},
 	{"kind", 'k', "LIST", 0, "Only these libraries: openssl, rustls", 0},
 	{"comm", 'n', "NAME", 0, "Only threads or processes of this name", 0},
@@ -248,10 +259,13 @@ static const struct argp_option options[] = {
 	{0},
 };
 
-static const char args_doc[] = "-p PID[,PID...]\n-l PATH";
+static const char args_doc[] = "\n-p PID[,PID...]\n-l PATH\n-- COMMAND [ARG...]";
 static const char doc[] =
-	"Print what processes send and receive over TLS: one line per chunk of plaintext.\v"
+	"Print what processes send and receive over TLS: one line per chunk of plaintext. "
+	"Without -p, -l and COMMAND: all processes, and those that start later.\v"
 	"Examples:\n"
+	"  tlssnoop                         what the whole machine says over TLS\n"
+	"  tlssnoop -- curl -s https://example.com    one command, from its first byte\n"
 	"  tlssnoop -p 4127                 what process 4127 says over TLS\n"
 	"  tlssnoop -x -p 4127,4128         two processes, bytes in hex\n"
 	"  tlssnoop -p 4127 -Q read -s 0    sizes of what comes in, no data\n"
@@ -344,6 +358,9 @@ static error_t parse_arg(int key, char *arg, struct argp_state *state)
 	case 'u':
 		parse_user(arg, state);
 		break;
+	case 'f':
+		env.follow = true;
+		break;
 	case 'Q':
 		if (!strcmp(arg, "read"))
 			env.dir = DIR_READ;
@@ -401,11 +418,22 @@ static error_t parse_arg(int key, char *arg, struct argp_state *state)
 		argp_state_help(state, stdout, ARGP_HELP_USAGE | ARGP_HELP_EXIT_OK);
 		break;
 	case ARGP_KEY_ARG:
-		argp_error(state, "'%s': no such argument; processes are named by -p", safe(arg));
+		if (!state->quoted)
+			argp_error(state,
+				   "'%s': no such argument; processes are named by -p, "
+				   "a command by --",
+				   safe(arg));
+		env.command = &state->argv[state->next - 1];
+		state->next = state->argc;
 		break;
 	case ARGP_KEY_END:
-		if (!env.npids && !env.npaths)
-			argp_error(state, "nothing to trace is named: give -p PID or -l PATH");
+		if (env.command && (env.npids || env.list))
+			argp_error(state, "a COMMAND and %s exclude each other",
+				   env.list ? "-L" : "-p");
+		if (env.follow && !env.npids && !env.command)
+			argp_error(state, "-f follows the processes of -p, and there is none");
+		env.machine = !env.npids && !env.npaths && !env.command;
+		env.follow |= env.command != NULL;
 		break;
 	default:
 		return ARGP_ERR_UNKNOWN;
@@ -428,22 +456,59 @@ static int status;  /* of the program */
 static bool broken; /* the output takes no more */
 static bool silent; /* end without a word */
 
-static void on_signal(int sig __attribute__((unused)))
+static volatile sig_atomic_t command_pid;    /* of the COMMAND while it runs, else 0 */
+static volatile sig_atomic_t command_warned; /* a signal was passed on to it */
+
+/* The second signal kills.  A COMMAND gets what the terminal sends as we do, and what is
+ * sent to us alone from us; we end with it. */
+static void on_signal(int sig, siginfo_t *info, void *context)
 {
+	(void)context;
+	if (command_pid && info->si_code > 0)
+		return;
+	if (command_pid && !command_warned) {
+		command_warned = 1;
+		kill(command_pid, sig);
+		return;
+	}
 	interrupted = 1;
+	signal(sig, SIG_DFL);
 }
 
-/* A shell starts a background job with SIGINT ignored: the handler is set regardless.
- * The second signal kills. */
+static void on_child(int sig)
+{
+	(void)sig; /* interrupts poll() */
+}
+
+static struct {
+	int sig;
+	struct sigaction inherited;
+} signals[] = {
+	{.sig = SIGINT}, {.sig = SIGTERM}, {.sig = SIGHUP}, {.sig = SIGPIPE}, {.sig = SIGCHLD}};
+
+/* A shell starts a background job with SIGINT ignored: the handler is set regardless */
 static void catch_signals(void)
 {
-	struct sigaction end = {.sa_handler = on_signal, .sa_flags = SA_RESETHAND};
+	struct sigaction end = {.sa_sigaction = on_signal, .sa_flags = SA_SIGINFO};
 	struct sigaction ignore = {.sa_handler = SIG_IGN};
+	struct sigaction child = {.sa_handler = on_child};
+	size_t i;
 
-	sigaction(SIGINT, &end, NULL);
-	sigaction(SIGTERM, &end, NULL);
-	sigaction(SIGHUP, &end, NULL);
-	sigaction(SIGPIPE, &ignore, NULL);
+	for (i = 0; i < ARRAY_SIZE(signals); i++)
+		sigaction(signals[i].sig,
+			  signals[i].sig == SIGPIPE   ? &ignore
+			  : signals[i].sig == SIGCHLD ? &child
+						      : &end,
+			  &signals[i].inherited);
+}
+
+/* As whoever called us has it */
+static void restore_signals(void)
+{
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(signals); i++)
+		sigaction(signals[i].sig, &signals[i].inherited, NULL);
 }
 
 /* Printer: chunks with their verdicts become lines */
@@ -936,7 +1001,8 @@ struct file {
 	bool symbols;		/* it has a .symtab */
 	int error;		/* 0, or why nothing could be found in it */
 	bool told;		/* the user knows that */
-	bool everywhere;	/* attached in whatever process runs it */
+	bool named;		/* by -l: traced in whatever process runs it */
+	bool everywhere;	/* its probes are in all processes */
 };
 
 struct process {
@@ -954,6 +1020,7 @@ struct attachment {
 	int fd; /* of a multi-uprobe link, else -1 */
 	struct bpf_link *link;
 	pid_t pid; /* 0: of all processes */
+	int file;  /* number in files[], -1: of none */
 };
 
 static struct file *files;
@@ -963,12 +1030,86 @@ static size_t nprocesses;
 static struct attachment *attachments;
 static size_t nattachments;
 
+#define DETACH_THREADS 64
+
+static void detach(const struct attachment *a)
+{
+	if (a->link)
+		bpf_link__destroy(a->link);
+	else
+		close(a->fd);
+}
+
+static void *detach_thread(void *attachment)
+{
+	detach(attachment);
+	return NULL;
+}
+
+/* The kernel takes tens of ms for each, most of which it waits: a thread waits for each */
+static void detach_from(size_t first)
+{
+	pthread_t threads[DETACH_THREADS];
+	size_t n;
+
+	while (nattachments > first) {
+		for (n = 0; n < DETACH_THREADS && nattachments > first; n++)
+			if (pthread_create(&threads[n], NULL, detach_thread,
+					   &attachments[nattachments - 1]))
+				break;
+			else
+				nattachments--;
+		if (!n)
+			detach(&attachments[--nattachments]);
+		while (n)
+			pthread_join(threads[--n], NULL);
+	}
+}
+
+/* Detaches what is in one process (or pid 0) and in one file (or -1) */
+static void detach_some(pid_t pid, int file)
+{
+	size_t i, kept = 0;
+
+	for (i = 0; i < nattachments; i++) {
+		struct attachment *a = &attachments[i];
+
+		if ((pid && a->pid != pid) || (file >= 0 && a->file != file))
+			attachments[kept++] = *a;
+		else
+			detach(a);
+	}
+	nattachments = kept;
+}
+
 static const char *process_name(const struct process *p)
 {
 	static char name[64];
 
 	snprintf(name, sizeof(name), "pid %d (%s)", p->pid, safe(p->comm));
 	return name;
+}
+
+/* Returns 0 or -errno: ENOENT if there is no such process */
+static int read_comm(struct process *p)
+{
+	char path[64];
+	FILE *file;
+
+	snprintf(path, sizeof(path), "/proc/%d/comm", p->pid);
+	file = fopen(path, "re");
+	if (!file)
+		return -errno;
+	if (fgets(p->comm, sizeof(p->comm), file))
+		p->comm[strcspn(p->comm, "\n")] = 0;
+	fclose(file);
+	return 0;
+}
+
+/* The kernel side knows which processes count, the probes are in all of them */
+static bool in_all_processes(void)
+{
+	return env.machine || env.follow;
 }
 
 /* Was -k given? */
@@ -1182,11 +1323,213 @@ static int open_mapping(pid_t pid, const struct mapping *m)
 	return fd;
 }
 
-static int may_not_look(struct process *p, int err)
+static int may_not_look(const struct process *p, int err)
 {
+	static bool told;
+
+	if (env.machine && told) /* it is the same with the others */
+		return err;
+	told = true;
 	complain("cannot look into", process_name(p), "%s", strerror(-err));
 	hint("CAP_SYS_PTRACE is needed to look into processes of others");
 	return err;
+}
+
+/*
+ * The files that mappings were of, by what /proc/PID/maps says of them: each is opened and
+ * read once, unless it has changed.
+ */
+struct seen {
+	unsigned int dev_major, dev_minor;
+	unsigned long ino;
+	off_t size;
+	struct timespec changed;
+	int file; /* number in files[], or NOTHING_IN_IT */
+};
+
+#define NOTHING_IN_IT (-ENODATA)
+
+static void *seen; /* a tree, tsearch(3) */
+
+static int compare_seen(const void *a, const void *b)
+{
+	const struct seen *x = a, *y = b;
+
+	if (x->ino != y->ino)
+		return x->ino < y->ino ? -1 : 1;
+	if (x->dev_minor != y->dev_minor)
+		return x->dev_minor < y->dev_minor ? -1 : 1;
+	return (x->dev_major > y->dev_major) - (x->dev_major < y->dev_major);
+}
+
+/*
+ * Files of a server that does not answer hold up whoever touches them, beyond the reach
+ * of signals: a child tries it first.  Returns false if it does not come back.
+ */
+#define SERVER_MS 2000
+
+static bool answers(const char *path)
+{
+	pid_t pid = fork();
+	struct pollfd pfd = {.events = POLLIN};
+	struct stat st;
+	char byte;
+	bool yes;
+	int fd;
+
+	if (!pid) {
+		fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+		_exit(fd >= 0 && !fstat(fd, &st) && S_ISREG(st.st_mode) &&
+		      pread(fd, &byte, 1, 0) < 0);
+	}
+	if (pid < 0)
+		return true;
+	pfd.fd = syscall(SYS_pidfd_open, pid, 0);
+	yes = pfd.fd < 0 || poll(&pfd, 1, SERVER_MS) != 0;
+	close(pfd.fd);
+	if (!yes)
+		kill(pid, SIGKILL);
+	waitpid(pid, NULL, yes ? 0 : WNOHANG);
+	return yes;
+}
+
+static const char *const servers[] = {"nfs", "nfs4", "cifs", "smb3",   "ceph",	"afs",
+				      "9p",  "fuse", "gfs2", "lustre", "ocfs2", "autofs"};
+
+/* Is the file of a mapping on a file system that a server (or a program) stands behind? */
+static bool on_server(pid_t pid, const struct mapping *m)
+{
+	static unsigned int dev_major = -1, dev_minor;
+	static bool yes; /* of the device that was asked for last */
+	char path[64], type[32], *text = NULL, *end;
+	unsigned int major, minor;
+	size_t size = 0, i;
+	FILE *f;
+
+	if (m->dev_major == dev_major && m->dev_minor == dev_minor)
+		return yes;
+	snprintf(path, sizeof(path), "/proc/%d/mountinfo", pid);
+	f = fopen(path, "re");
+	if (!f)
+		return false;
+	dev_major = m->dev_major;
+	dev_minor = m->dev_minor;
+	yes = false;
+	while (getline(&text, &size, f) > 0) {
+		/* proc_pid_mountinfo(5): "36 35 98:0 / /mnt rw,noatime master:1 - ext3 ..." */
+		end = strstr(text, " - ");
+		if (!end || sscanf(text, "%*u %*u %u:%u", &major, &minor) != 2 ||
+		    major != dev_major || minor != dev_minor ||
+		    sscanf(end, " - %31[^. ]", type) != 1)
+			continue;
+		for (i = 0; i < ARRAY_SIZE(servers); i++)
+			yes |= !strcmp(type, servers[i]);
+	}
+	free(text);
+	fclose(f);
+	return yes;
+}
+
+/* Opens and reads the file of a mapping.  Returns its number in files[], or -errno. */
+static int read_mapping(pid_t pid, const struct mapping *m)
+{
+	int fd = open_mapping(pid, m);
+	int n = fd < 0 ? -errno : add_file(fd, m->path);
+
+	/* of all files of a machine those are kept in which there is something */
+	if (env.machine && !env.list && n >= 0 && (size_t)n == nfiles - 1 && !files[n].nsites &&
+	    !files[n].error) {
+		free(files[--nfiles].path);
+		return NOTHING_IN_IT;
+	}
+	return n;
+}
+
+/* A file is another one although its inode is the same: probes do not fit any more */
+static void forget_file(size_t n)
+{
+	detach_some(0, n);
+	files[n].nsites = 0;
+	files[n].ino = 0;
+}
+
+static void remember(const struct seen *key)
+{
+	struct seen *s = malloc(sizeof(*s)), **node;
+
+	if (!s) /* the file is read again when it comes again */
+		return;
+	*s = *key;
+	node = tsearch(s, &seen, compare_seen);
+	if (node && *node != s) {
+		**node = *key;
+		free(s);
+	}
+}
+
+static bool unchanged(const struct seen *s, const struct stat *st)
+{
+	return s->size == st->st_size && s->changed.tv_sec == st->st_mtim.tv_sec &&
+	       s->changed.tv_nsec == st->st_mtim.tv_nsec;
+}
+
+/* The number in files[] of what a process has mapped, or -errno */
+static int file_of(const struct process *p, const struct mapping *m)
+{
+	struct seen key = {m->dev_major, m->dev_minor, m->ino, 0, {0, 0}, 0};
+	struct seen **found = tfind(&key, &seen, compare_seen);
+	struct stat st = {0};
+	char path[96];
+	int n = NOTHING_IN_IT;
+
+	snprintf(path, sizeof(path), "/proc/%d/map_files/%lx-%lx", p->pid, m->start, m->end);
+	if (!found && on_server(p->pid, m) && !answers(path)) {
+		complain("not looked at", safe(m->path), "its file system does not answer");
+	} else {
+		/* a process that is gone does not tell */
+		if (found && (stat(path, &st) || unchanged(*found, &st)))
+			return (*found)->file;
+		if (found && (*found)->file >= 0)
+			forget_file((*found)->file);
+		n = read_mapping(p->pid, m);
+		if (n < 0 && n != NOTHING_IN_IT)
+			return n;
+		if (!found)
+			stat(path, &st);
+	}
+	key.size = st.st_size;
+	key.changed = st.st_mtim;
+	key.file = n;
+	remember(&key);
+	return n;
+}
+
+typedef void mapping_fn(struct process *p, size_t file, const struct mapping *m);
+
+/* Calls fn for a mapping's file, unless there is nothing in it.  Returns 0, -EACCES or
+ * -EPERM. */
+static int look_at(struct process *p, const struct mapping *m, mapping_fn *fn)
+{
+	int n = file_of(p, m);
+	struct file *f;
+
+	if (n == -EACCES || n == -EPERM)
+		return n;
+	if (n < 0) {
+		/* no file but a device, or unmapped meanwhile */
+		if (n != -EINVAL && n != -ENOENT && n != NOTHING_IN_IT)
+			complain("cannot open", safe(m->path), "mapped by %s: %s", process_name(p),
+				 strerror(-n));
+		return 0;
+	}
+	f = &files[n];
+	/* what is no ELF file is data to us; of 32 bits, explain_nothing() says it */
+	if (f->error && f->error != -ENOEXEC && f->error != -EOPNOTSUPP && !f->told) {
+		complain("cannot trace", safe(f->path), "%s", elf_error(f->error));
+		f->told = true;
+	}
+	fn(p, n, m);
+	return 0;
 }
 
 /*
@@ -1194,15 +1537,13 @@ static int may_not_look(struct process *p, int err)
  * files[].  Returns 0 (a process that is gone has none), or -errno if we may not look at
  * it, which is said.
  */
-static int each_file(struct process *p,
-		     void (*fn)(struct process *, size_t, const struct mapping *))
+static int each_file(struct process *p, mapping_fn *fn)
 {
 	struct mapping m, before = {0};
 	char *text = NULL, path[64];
 	size_t size = 0;
-	struct file *f;
 	FILE *maps;
-	int fd, n = 0;
+	int n = 0;
 
 	snprintf(path, sizeof(path), "/proc/%d/maps", p->pid);
 	maps = fopen(path, "re");
@@ -1215,28 +1556,13 @@ static int each_file(struct process *p,
 		    m.dev_minor == before.dev_minor)
 			continue;
 		before = m;
-		fd = open_mapping(p->pid, &m);
-		n = fd < 0 ? -errno : add_file(fd, m.path);
-		if (n == -EACCES || n == -EPERM)
+		n = look_at(p, &m, fn);
+		if (n)
 			break;
-		if (n < 0) {
-			/* no file but a device, or unmapped meanwhile */
-			if (n != -EINVAL && n != -ENOENT)
-				complain("cannot open", safe(m.path), "mapped by %s: %s",
-					 process_name(p), strerror(-n));
-			continue;
-		}
-		f = &files[n];
-		/* what is no ELF file is data to us; of 32 bits, explain_nothing() says it */
-		if (f->error && f->error != -ENOEXEC && f->error != -EOPNOTSUPP && !f->told) {
-			complain("cannot trace", safe(f->path), "%s", elf_error(f->error));
-			f->told = true;
-		}
-		fn(p, n, &m);
 	}
 	fclose(maps);
 	free(text);
-	return n == -EACCES || n == -EPERM ? may_not_look(p, n) : 0;
+	return n ? may_not_look(p, n) : 0;
 }
 
 /* Why there is nothing to trace in a process, from the files seen in it */
@@ -1299,33 +1625,118 @@ static void explain_nothing(struct process *p)
 
 static int add_process(pid_t pid)
 {
-	struct process *p;
-	char path[64];
-	FILE *file;
+	struct process *p = GROW(processes, nprocesses);
+	char name[32];
+	int err;
 
-	snprintf(path, sizeof(path), "/proc/%d/comm", pid);
-	file = fopen(path, "re");
-	if (!file) {
-		snprintf(path, sizeof(path), "pid %d", pid);
-		complain("cannot trace", path, "%s",
-			 errno == ENOENT ? "no such process" : strerror(errno));
+	snprintf(name, sizeof(name), "pid %d", pid);
+	p->pid = pid;
+	err = read_comm(p);
+	if (err) {
+		complain("cannot trace", name, "%s",
+			 err == -ENOENT ? "no such process" : strerror(-err));
 		return -1;
 	}
-	p = GROW(processes, nprocesses);
-	p->pid = pid;
-	if (fgets(p->comm, sizeof(p->comm), file))
-		p->comm[strcspn(p->comm, "\n")] = 0;
-	fclose(file);
 	p->pidfd = syscall(SYS_pidfd_open, pid, 0);
 	if (p->pidfd < 0) {
 		/* it has a directory in /proc: EINVAL, since Linux 6.9 ENOENT, is for a thread */
-		snprintf(path, sizeof(path), "pid %d", pid);
-		complain("cannot trace", path, "%s",
+		complain("cannot trace", name, "%s",
 			 errno == EINVAL || errno == ENOENT ? "this is a thread, not a process"
 							    : strerror(errno));
 		return -1;
 	}
 	return 0;
+}
+
+static struct process *find_process(pid_t pid)
+{
+	size_t i;
+
+	for (i = 0; i < nprocesses; i++)
+		if (processes[i].pid == pid && !processes[i].gone)
+			return &processes[i];
+	return NULL;
+}
+
+/* All processes of the machine that are still to be looked at, the busiest last */
+struct candidate {
+	pid_t pid, parent;
+	bool running;
+	unsigned long long ticks; /* of processor time that it has used */
+};
+
+static struct candidate *queue;
+static size_t nqueue;
+
+static int by_business(const void *a, const void *b)
+{
+	const struct candidate *x = a, *y = b;
+
+	if (x->running != y->running)
+		return x->running - y->running;
+	return (x->ticks > y->ticks) - (x->ticks < y->ticks);
+}
+
+/* proc_pid_stat(5).  False: it is gone. */
+static bool read_stat(pid_t pid, struct candidate *c)
+{
+	unsigned long long user, system;
+	char path[64], text[512], state, *p;
+	FILE *f;
+	bool ok;
+
+	snprintf(path, sizeof(path), "/proc/%d/stat", pid);
+	f = fopen(path, "re");
+	if (!f)
+		return false;
+	p = fgets(text, sizeof(text), f) ? strrchr(text, ')') : NULL; /* a name may hold any */
+	ok = p && sscanf(p, ") %c %d %*d %*d %*d %*d %*u %*u %*u %*u %*u %llu %llu", &state,
+			 &c->parent, &user, &system) == 4;
+	fclose(f);
+	if (!ok)
+		return false;
+	c->pid = pid;
+	c->running = state == 'R';
+	c->ticks = user + system;
+	return true;
+}
+
+/* Fills the queue anew.  False: it was not empty. */
+static bool queue_processes(void)
+{
+	struct dirent *entry;
+	struct candidate c;
+	bool began = !nqueue;
+	DIR *dir;
+	pid_t pid;
+
+	nqueue = 0;
+	dir = opendir("/proc");
+	while (dir && (entry = readdir(dir))) {
+		pid = atoi(entry->d_name);
+		if (pid > 0 && pid != getpid() && read_stat(pid, &c))
+			*GROW(queue, nqueue) = c;
+	}
+	if (dir)
+		closedir(dir);
+	if (nqueue)
+		qsort(queue, nqueue, sizeof(*queue), by_business);
+	return began;
+}
+
+/* With -f: the children that there are, and theirs.  Those to come the kernel side adds. */
+static void add_descendants(void)
+{
+	size_t before, i;
+
+	queue_processes();
+	do {
+		before = nprocesses;
+		for (i = 0; i < nqueue; i++)
+			if (find_process(queue[i].parent) && !find_process(queue[i].pid))
+				add_process(queue[i].pid);
+	} while (nprocesses > before);
+	nqueue = 0;
 }
 
 /* -L */
@@ -1377,6 +1788,13 @@ static void list_mapped(struct process *p, size_t n, const struct mapping *m)
 	p->nattached += files[n].nsites;
 }
 
+static void list_process(struct process *p)
+{
+	crypto_version[0] = 0;
+	if (!each_file(p, find_crypto_version))
+		each_file(p, list_mapped);
+}
+
 static void list(void)
 {
 	size_t i, n = 0;
@@ -1388,16 +1806,22 @@ static void list(void)
 		n += files[i].nsites;
 	}
 	for (i = 0; i < nprocesses; i++) {
-		struct process *p = &processes[i];
-
-		crypto_version[0] = 0;
-		if (each_file(p, find_crypto_version))
-			continue;
-		each_file(p, list_mapped);
-		if (!p->nattached)
-			explain_nothing(p);
-		n += p->nattached;
+		list_process(&processes[i]);
+		if (!processes[i].nattached)
+			explain_nothing(&processes[i]);
+		n += processes[i].nattached;
 	}
+	if (env.machine)
+		queue_processes();
+	while (nqueue) {
+		struct process p = {.pid = queue[--nqueue].pid};
+
+		if (!read_comm(&p))
+			list_process(&p);
+		n += p.nattached;
+	}
+	if (env.machine && !n)
+		complain("nothing to trace", "this machine", "no process has a TLS library mapped");
 	if (!n)
 		status = EXIT_FAILURE;
 	flush_output();
@@ -1497,9 +1921,10 @@ static int ask_kernel(void)
 			"multi-uprobe links %s\n",
 			have.cookie ? "yes" : "no", have.sleepable ? "yes" : "no",
 			have.multi ? "yes" : "no");
-	if (!have.cookie && env.npaths) {
-		complain("cannot trace", safe(env.paths[0]),
-			 "-l needs attach cookies, which came with Linux 5.15; -p does not");
+	if (!have.cookie && (env.npaths || in_all_processes())) {
+		complain(
+			"cannot trace", env.npaths ? safe(env.paths[0]) : "all processes",
+			"this needs attach cookies, which came with Linux 5.15; -p alone does not");
 		return -1;
 	}
 	return 0;
@@ -1607,6 +2032,14 @@ static __u64 inode_of(const char *path)
 /* The inode of the first PID namespace, PROC_PID_INIT_INO of the kernel */
 #define FIRST_PIDNS 0xeffffffcU
 
+static void load_uprobe(struct bpf_program *prog)
+{
+	bpf_program__set_autoload(prog, true);
+	if (have.multi)
+		bpf_program__set_expected_attach_type(prog,
+						      (enum bpf_attach_type)TRACE_UPROBE_MULTI);
+}
+
 static int load(void)
 {
 	LIBBPF_OPTS(bpf_object_open_opts, opts, .kernel_log_level = env.verbose > 1 ? 4 : 0);
@@ -1641,14 +2074,13 @@ static int load(void)
 	for (shape = 0; shape < SHAPE_COUNT; shape++) {
 		for (at_return = 0; at_return < 2; at_return++) {
 			prog = program_of(shape, at_return);
-			if (!prog)
-				continue;
-			bpf_program__set_autoload(prog, true);
-			if (have.multi)
-				bpf_program__set_expected_attach_type(
-					prog, (enum bpf_attach_type)TRACE_UPROBE_MULTI);
+			if (prog)
+				load_uprobe(prog);
 		}
 	}
+	if (env.command)
+		load_uprobe(skel->progs.entry_point);
+	bpf_program__set_autoload(skel->progs.process_fork, env.follow);
 	err = tlssnoop_bpf__load(skel);
 	if (err) {
 		complain("cannot load", "BPF programs", "%s", strerror(-err));
@@ -1674,6 +2106,7 @@ static int attach_link(struct bpf_link *link, const char *what)
 	a = GROW(attachments, nattachments);
 	a->fd = -1;
 	a->link = link;
+	a->file = -1;
 	return 0;
 }
 
@@ -1682,7 +2115,9 @@ static int attach_tracepoints(void)
 {
 	if (attach_link(bpf_program__attach(skel->progs.process_exec), "sched_process_exec") ||
 	    attach_link(bpf_program__attach(skel->progs.process_exit), "sched_process_exit") ||
-	    attach_link(bpf_program__attach(skel->progs.sys_exit), "sys_exit"))
+	    attach_link(bpf_program__attach(skel->progs.sys_exit), "sys_exit") ||
+	    (env.follow &&
+	     attach_link(bpf_program__attach(skel->progs.process_fork), "sched_process_fork")))
 		return -1;
 	return 0;
 }
@@ -1719,8 +2154,9 @@ static int link_multi(int prog, const char *path, const struct site *const *site
 }
 
 /* One probe for each site.  What was attached when one fails is detached by the caller. */
-static int attach_each(struct bpf_program *prog, const char *path, const struct site *const *sites,
-		       size_t n, bool at_return, pid_t pid, __u64 flags)
+static int attach_each(struct bpf_program *prog, const char *path, int file,
+		       const struct site *const *sites, size_t n, bool at_return, pid_t pid,
+		       __u64 flags)
 {
 	struct attachment *a;
 	struct bpf_link *link;
@@ -1738,6 +2174,7 @@ static int attach_each(struct bpf_program *prog, const char *path, const struct 
 		a->fd = -1;
 		a->link = link;
 		a->pid = pid;
+		a->file = file;
 	}
 	return 0;
 }
@@ -1760,32 +2197,21 @@ static int attach_program(const struct file *f, enum shape shape, bool at_return
 	/* the file that is open, whatever its path leads to now */
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", f->fd);
 	if (!have.multi)
-		return attach_each(prog, path, sites, n, at_return, pid, flags);
+		return attach_each(prog, path, f - files, sites, n, at_return, pid, flags);
 	fd = link_multi(bpf_program__fd(prog), path, sites, n, at_return, pid, flags);
 	if (fd < 0)
 		return fd;
 	a = GROW(attachments, nattachments);
 	a->fd = fd;
 	a->pid = pid;
+	a->file = f - files;
 	return 0;
-}
-
-static void detach_from(size_t first)
-{
-	while (nattachments > first) {
-		struct attachment *a = &attachments[--nattachments];
-
-		if (a->link)
-			bpf_link__destroy(a->link);
-		else
-			close(a->fd);
-	}
 }
 
 /* All of a file's probes, or none.  pid 0: in all processes. */
 static int attach_file(const struct file *f, pid_t pid)
 {
-	__u64 flags = pid ? 0 : ROW_ANY_PROCESS;
+	__u64 flags = f->named || env.machine ? ROW_ANY_PROCESS : 0;
 	size_t first = nattachments, i;
 	int shape, at_return, err = 0;
 
@@ -1851,6 +2277,36 @@ static void warn_half(const struct file *f)
 				 direction_names[seen[i][DIR_READ]]);
 }
 
+/* Once for each file.  Returns 0 or -errno, which is said. */
+static int attach_everywhere(struct file *f)
+{
+	int err;
+
+	if (f->everywhere)
+		return 0;
+	f->everywhere = true;
+	err = attach_file(f, 0);
+	if (err)
+		f->nsites = 0;
+	else
+		warn_half(f);
+	return err;
+}
+
+/* Tells the kernel side that a process is traced.  Returns 0, or -errno, which is said. */
+static int want_process(const struct process *p, __u32 flags)
+{
+	__u32 tgid = p->pid, old;
+	int map = bpf_map__fd(skel->maps.processes), err;
+
+	if (!bpf_map_lookup_elem(map, &tgid, &old) && (old & flags) == flags)
+		return 0;
+	err = bpf_map_update_elem(map, &tgid, &flags, BPF_ANY);
+	if (err)
+		complain("cannot trace", process_name(p), "%s", strerror(-err));
+	return err;
+}
+
 static void attach_mapped(struct process *p, size_t n, const struct mapping *m)
 {
 	struct file *f = &files[n];
@@ -1865,43 +2321,31 @@ static void attach_mapped(struct process *p, size_t n, const struct mapping *m)
 		complain("cannot trace", process_name(p), "%s", strerror(errno));
 		return;
 	}
+	if (env.machine && want_process(p, PROCESS_FOUND))
+		return;
+	if (in_all_processes() && attach_everywhere(f))
+		return;
 	if (!f->everywhere && attach_file(f, p->pid))
 		return;
 	*GROW(p->attached, p->nattached) = n;
-	warn_half(f);
+	if (!f->everywhere)
+		warn_half(f);
 }
 
 /* Attaches what the process has mapped since the last look.  Returns 0, or an error if we
  * may not look, which is said. */
 static int attach_process(struct process *p)
 {
-	__u32 tgid = p->pid;
-	__u8 one = 1;
-
 	p->stale = false;
-	if (bpf_map_update_elem(bpf_map__fd(skel->maps.processes), &tgid, &one, BPF_ANY)) {
-		complain("cannot trace", process_name(p), "%s", strerror(errno));
+	if (want_process(p, env.follow ? PROCESS_FOLLOW : 0))
 		return -1;
-	}
 	return each_file(p, attach_mapped);
 }
 
 /* The process runs another program: what was attached to the old one goes */
 static void forget_attachments(struct process *p)
 {
-	size_t i, kept = 0;
-
-	for (i = 0; i < nattachments; i++) {
-		struct attachment *a = &attachments[i];
-
-		if (a->pid != p->pid)
-			attachments[kept++] = *a;
-		else if (a->link)
-			bpf_link__destroy(a->link);
-		else
-			close(a->fd);
-	}
-	nattachments = kept;
+	detach_some(p->pid, -1);
 	p->nattached = 0;
 	p->stale = true;
 }
@@ -1917,6 +2361,25 @@ struct watch {
 
 static struct watch *watches;
 static size_t nwatches;
+
+/* Looks at the next processes for a short time */
+static void look_at_queue(void)
+{
+	__u64 began = now();
+	__u32 pid, flags;
+
+	while (nqueue && now() - began < POLL_MS * 1000000ULL) {
+		struct process p = {.pid = queue[--nqueue].pid};
+
+		pid = p.pid;
+		if (!env.machine &&
+		    bpf_map_lookup_elem(bpf_map__fd(skel->maps.processes), &pid, &flags))
+			continue;
+		if (!read_comm(&p))
+			each_file(&p, attach_mapped);
+		free(p.attached);
+	}
+}
 
 static void watch_mappings(void)
 {
@@ -1957,16 +2420,6 @@ static void watch_mappings(void)
 	}
 }
 
-static struct process *find_process(pid_t pid)
-{
-	size_t i;
-
-	for (i = 0; i < nprocesses; i++)
-		if (processes[i].pid == pid && !processes[i].gone)
-			return &processes[i];
-	return NULL;
-}
-
 /* The beginning of a PERF_RECORD_MMAP2 record (perf_event_open(2)) */
 struct mmap2 {
 	struct perf_event_header header;
@@ -1974,6 +2427,9 @@ struct mmap2 {
 	__u64 addr, len, pgoff;
 	__u32 maj, min;
 	__u64 ino;
+	__u64 generation;
+	__u32 prot, flags;
+	char path[PATH_MAX]; /* terminated, and padded */
 };
 
 /* Copies from a ring of size bytes, a power of two, around its end */
@@ -1985,27 +2441,73 @@ static void copy_around(void *to, const char *ring, __u64 size, __u64 at, size_t
 	memcpy((char *)to + first, ring, n - first);
 }
 
-/* Marks the processes that mapped a file */
+/* A process that counts has mapped a file */
+static void note_mapping(const struct mmap2 *r)
+{
+	struct process *p, other = {.pid = r->pid};
+	__u32 flags;
+	struct mapping m = {
+		.start = r->addr,
+		.end = r->addr + r->len,
+		.offset = r->pgoff,
+		.dev_major = r->maj,
+		.dev_minor = r->min,
+		.ino = r->ino,
+		.executable = true,
+	};
+	int err;
+
+	if (!in_all_processes()) {
+		p = find_process(r->pid);
+		if (p)
+			p->stale = true;
+		return;
+	}
+	if (other.pid == getpid() ||
+	    (!env.machine &&
+	     bpf_map_lookup_elem(bpf_map__fd(skel->maps.processes), &r->pid, &flags)))
+		return;
+	snprintf(m.path, sizeof(m.path), "%s", r->path);
+	read_comm(&other);
+	err = look_at(&other, &m, attach_mapped);
+	if (err)
+		may_not_look(&other, err);
+	free(other.attached);
+}
+
+/* Everything is to be looked at again */
+static void notices_lost(void)
+{
+	size_t i;
+
+	for (i = 0; i < nprocesses; i++)
+		processes[i].stale = true;
+	if (in_all_processes() && queue_processes())
+		hint("too many new mappings at once: looking at all processes again");
+}
+
 static void read_watch(struct watch *w)
 {
 	const char *data = (const char *)w->page + w->page->data_offset;
 	__u64 size = w->page->data_size, tail = w->page->data_tail;
 	__u64 head = __atomic_load_n(&w->page->data_head, __ATOMIC_ACQUIRE);
-	struct process *p;
-	size_t i;
+	bool lost = false;
 
 	while (tail < head) {
-		struct mmap2 m;
+		static struct mmap2 m;
 
-		copy_around(&m, data, size, tail, sizeof(m));
-		if (m.header.type == PERF_RECORD_MMAP2 && m.ino && (p = find_process(m.pid)))
-			p->stale = true;
-		if (m.header.type == PERF_RECORD_LOST)
-			for (i = 0; i < nprocesses; i++)
-				processes[i].stale = true;
+		copy_around(&m.header, data, size, tail, sizeof(m.header));
+		copy_around(&m, data, size, tail, MIN(m.header.size, sizeof(m)));
+		m.path[sizeof(m.path) - 1] = 0;
 		tail += m.header.size;
+		/* there is room again before we look, which takes longer */
+		__atomic_store_n(&w->page->data_tail, tail, __ATOMIC_RELEASE);
+		if (m.header.type == PERF_RECORD_MMAP2 && m.ino)
+			note_mapping(&m);
+		lost |= m.header.type == PERF_RECORD_LOST;
 	}
-	__atomic_store_n(&w->page->data_tail, tail, __ATOMIC_RELEASE);
+	if (lost)
+		notices_lost();
 }
 
 static void attach_new(void)
@@ -2017,6 +2519,173 @@ static void attach_new(void)
 	for (i = 0; i < nprocesses; i++)
 		if (processes[i].stale && !processes[i].gone)
 			attach_process(&processes[i]);
+}
+
+/*
+ * COMMAND: it stops twice for each program that it executes: before the loader runs, so
+ * that a probe can be set on the program's first instruction, and there, behind the loader,
+ * so that its libraries can be probed before they are used.  Its children are followed
+ * without being stopped: their parents would take notice.
+ */
+
+static struct process command;
+static int command_status; /* as wait(2) has it */
+static struct attachment entry = {.fd = -1};
+
+static void detach_entry(void)
+{
+	detach(&entry);
+	entry = (struct attachment){.fd = -1};
+}
+
+/* The address of a program's first instruction behind the loader, 0: not known */
+static unsigned long entry_address(pid_t pid)
+{
+	unsigned long word[2], address = 0;
+	char path[64];
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/proc/%d/auxv", pid);
+	f = fopen(path, "re");
+	while (f && fread(word, sizeof(word), 1, f))
+		if (word[0] == AT_ENTRY)
+			address = word[1];
+	if (f)
+		fclose(f);
+	return address;
+}
+
+/* As a mapping_fn: sets the probe if the entry point lies in this mapping */
+static void attach_entry(struct process *p, size_t n, const struct mapping *m)
+{
+	unsigned long address = entry_address(p->pid);
+	struct site site = {.hook = &hooks[0], .offset = address - m->start + m->offset};
+	const struct site *sites[] = {&site};
+	char path[96];
+
+	(void)n;
+	if (address < m->start || address >= m->end || entry.fd >= 0 || entry.link)
+		return;
+	snprintf(path, sizeof(path), "/proc/%d/map_files/%lx-%lx", p->pid, m->start, m->end);
+	if (have.multi)
+		entry.fd = link_multi(bpf_program__fd(skel->progs.entry_point), path, sites, 1,
+				      false, p->pid, 0);
+	else
+		entry.link = bpf_program__attach_uprobe(skel->progs.entry_point, false, p->pid,
+							path, site.offset);
+}
+
+/* The COMMAND has stopped, and it was we who stopped it */
+static void command_stopped(__u32 flags)
+{
+	__u32 tgid = command.pid, go = PROCESS_FOLLOW | PROCESS_STOP;
+
+	detach_entry();
+	read_comm(&command);
+	if (flags & PROCESS_AT_EXEC)
+		each_file(&command, attach_entry);
+	else
+		each_file(&command, attach_mapped);
+	bpf_map_update_elem(bpf_map__fd(skel->maps.processes), &tgid, &go, BPF_ANY);
+	kill(command.pid, SIGCONT);
+}
+
+static __u32 command_flags(void)
+{
+	__u32 tgid = command.pid, flags = 0;
+
+	bpf_map_lookup_elem(bpf_map__fd(skel->maps.processes), &tgid, &flags);
+	return flags & (PROCESS_AT_EXEC | PROCESS_AT_ENTRY);
+}
+
+/* Takes notice of what became of the COMMAND.  True: its libraries have just been probed. */
+static bool tend_command(void)
+{
+	__u32 flags;
+	int st;
+
+	while (command_pid && waitpid(command_pid, &st, WNOHANG | WUNTRACED) > 0) {
+		if (!WIFSTOPPED(st)) {
+			command_status = st;
+			command_pid = 0;
+			return false;
+		}
+		flags = command_flags();
+		if (flags)
+			command_stopped(flags);
+		if (flags & PROCESS_AT_ENTRY)
+			return true;
+	}
+	return false;
+}
+
+/* in the child */
+static void execute(int go, int failed)
+{
+	char byte;
+	int err;
+
+	prctl(PR_SET_PDEATHSIG, SIGCONT); /* should we be killed while it is stopped */
+	restore_signals();
+	if (read(go, &byte, 1) != 1)
+		_exit(EXIT_FAILURE);
+	execvp(env.command[0], env.command);
+	err = errno;
+	if (write(failed, &err, sizeof(err)) < 0)
+		_exit(EXIT_FAILURE);
+	_exit(127);
+}
+
+/* Returns when the COMMAND is about to execute its first instruction.  Returns 0 or -1. */
+static int start_command(void)
+{
+	int go[2], failed[2], err;
+
+	if (pipe2(go, O_CLOEXEC) || pipe2(failed, O_CLOEXEC)) {
+		complain("cannot run", safe(env.command[0]), "%s", strerror(errno));
+		return -1;
+	}
+	command.pid = fork();
+	if (!command.pid)
+		execute(go[0], failed[1]);
+	close(go[0]);
+	close(failed[1]);
+	if (command.pid < 0) {
+		complain("cannot run", safe(env.command[0]), "%s", strerror(errno));
+		return -1;
+	}
+	command_pid = command.pid;
+	read_comm(&command);
+	err = want_process(&command, PROCESS_FOLLOW | PROCESS_STOP);
+	if (!err && write(go[1], "", 1) != 1)
+		err = -errno;
+	close(go[1]);
+	if (!err && read(failed[0], &err, sizeof(err)) == sizeof(err))
+		complain("cannot run", safe(env.command[0]), "%s", strerror(err));
+	close(failed[0]);
+	if (err) {
+		/* as a shell says it */
+		status = err == ENOENT ? 127 : 126;
+		return -1;
+	}
+	while (command_pid && !tend_command())
+		poll(NULL, 0, 1);
+	return 0;
+}
+
+/* Without probes, to its end, for its status */
+static void end_command(void)
+{
+	detach_entry();
+	if (command_flags())
+		kill(command.pid, SIGCONT);
+	while (command_pid && !interrupted && waitpid(command_pid, &command_status, 0) < 0)
+		;
+	command_pid = 0;
+	if (WIFSIGNALED(command_status))
+		status = 128 + WTERMSIG(command_status);
+	else if (WIFEXITED(command_status) && !status)
+		status = WEXITSTATUS(command_status);
 }
 
 /* Running */
@@ -2060,6 +2729,12 @@ static bool consume(void)
 static bool any_left(void)
 {
 	size_t i, left = 0;
+	__u32 tgid;
+
+	if (env.command)
+		return command_pid;
+	if (env.follow)
+		return !bpf_map_get_next_key(bpf_map__fd(skel->maps.processes), NULL, &tgid);
 
 	for (i = 0; i < nprocesses; i++) {
 		struct pollfd pfd = {.fd = processes[i].pidfd, .events = POLLIN};
@@ -2068,7 +2743,7 @@ static bool any_left(void)
 			processes[i].gone = true;
 		left += !processes[i].gone;
 	}
-	return left || env.npaths;
+	return left || env.npaths || env.machine;
 }
 
 static void run(void)
@@ -2084,11 +2759,13 @@ static void run(void)
 	for (i = 0; i < 1 + nwatches; i++)
 		fds[i].events = POLLIN;
 	while (!done && !interrupted && left) {
-		if (!more)
+		if (!more && !nqueue)
 			poll(fds, 1 + nwatches, POLL_MS);
+		tend_command();
 		left = any_left(); /* before the last look at what they said */
 		more = consume();
 		attach_new();
+		look_at_queue();
 		if (env.duration && now() >= deadline)
 			break;
 	}
@@ -2124,29 +2801,34 @@ static void print_summary(void)
 
 static void print_start(void)
 {
-	bool seen[LIB_COUNT] = {false};
+	bool libs[LIB_COUNT] = {false};
 	size_t i, k, nfunctions = 0, nused = 0;
 
 	for (i = 0; i < nfiles; i++) {
 		nfunctions += files[i].nsites;
 		nused += files[i].nsites > 0;
 		for (k = 0; k < files[i].nsites; k++)
-			seen[files[i].sites[k].hook->lib] = true;
+			libs[files[i].sites[k].hook->lib] = true;
 	}
 	fputs("Tracing ", stderr);
-	if (nprocesses == 1)
+	if (env.machine)
+		fputs("all processes", stderr);
+	else if (env.command)
+		fputs(process_name(&command), stderr);
+	else if (nprocesses == 1)
 		fputs(process_name(&processes[0]), stderr);
 	else if (nprocesses)
 		fprintf(stderr, "%zu processes", nprocesses);
 	if (env.npaths)
 		fprintf(stderr, "%swhatever runs %s%s", nprocesses ? " and " : "",
 			safe(env.paths[0]), env.npaths > 1 ? ", ..." : "");
-	fprintf(stderr, ":");
+	fprintf(stderr, "%s:", env.follow && !env.command ? " and children" : "");
 	for (i = 0; i < LIB_COUNT; i++)
-		if (seen[i])
+		if (libs[i])
 			fprintf(stderr, " %s,", library_names[i]);
-	fprintf(stderr, " %zu functions in %zu file%s. Ctrl-C ends.\n", nfunctions, nused,
-		nused == 1 ? "" : "s");
+	fprintf(stderr, " %zu functions in %zu file%s%s.%s\n", nfunctions, nused,
+		nused == 1 ? "" : "s", in_all_processes() ? " so far" : "",
+		env.command ? "" : " Ctrl-C ends.");
 }
 
 /* What is opened later must not be taken for one of the first three */
@@ -2205,15 +2887,63 @@ static int find_targets(void)
 				 "it defines no function of a TLS library that tlssnoop knows");
 			return -1;
 		}
-		files[n].everywhere = true;
+		files[n].named = true;
 	}
 	for (i = 0; i < env.npids; i++)
 		if (add_process(env.pids[i]))
 			return -1;
+	if (env.follow)
+		add_descendants();
 	return 0;
 }
 
-/* Attaches everything; 0 if there is something to see */
+/*
+ * Libraries that a program may load: where they usually lie.  A program that starts later
+ * and ends soon is then seen from its first byte.
+ */
+static const char usual_libraries[] = "{/usr,/usr/local,}/lib{,64,/*-linux-gnu}/libssl.so.*";
+
+static void attach_usual(void)
+{
+	glob_t found;
+	size_t i;
+	int fd, n;
+
+	if (glob(usual_libraries, GLOB_BRACE, NULL, &found))
+		return;
+	for (i = 0; i < found.gl_pathc; i++) {
+		fd = open(found.gl_pathv[i], O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+		n = fd < 0 ? -errno : add_file(fd, found.gl_pathv[i]);
+		if (n >= 0 && files[n].nsites)
+			attach_everywhere(&files[n]);
+	}
+	globfree(&found);
+}
+
+/* Looks at every process there is, while the lines of those that are attached come out */
+static void look_at_machine(void)
+{
+	__u64 began = now();
+	size_t total;
+	bool told = false;
+
+	queue_processes();
+	total = nqueue;
+	while (nqueue && !interrupted && !done) {
+		look_at_queue();
+		consume();
+		if (isatty(STDERR_FILENO) && !env.quiet && now() - began > 1000000000ULL) {
+			fprintf(stderr, "\rtlssnoop: looked at %zu of %zu processes",
+				total - nqueue, total);
+			fflush(stderr);
+			told = true;
+		}
+	}
+	if (told)
+		fputs("\r\033[K", stderr);
+}
+
+/* Attaches everything; 0 if there is something to see, or may be later */
 static int attach(void)
 {
 	size_t i, n = 0;
@@ -2222,19 +2952,25 @@ static int attach(void)
 		return -1;
 	watch_mappings();
 	for (i = 0; i < nfiles; i++) {
-		if (!files[i].everywhere)
+		if (!files[i].named)
 			continue;
-		if (attach_file(&files[i], 0))
+		if (attach_everywhere(&files[i]))
 			return -1;
-		warn_half(&files[i]);
 		n++;
 	}
+	if (env.machine || env.command)
+		attach_usual();
+	if (env.machine)
+		look_at_machine();
 	for (i = 0; i < nprocesses; i++) {
-		if (!attach_process(&processes[i]) && !processes[i].nattached)
-			explain_nothing(&processes[i]);
+		if (!attach_process(&processes[i]) && !processes[i].nattached && !env.follow)
+			explain_nothing(&processes[i]); /* else a child may have something */
 		n += processes[i].nattached;
+		/* who was born between the first look and this one */
+		if (env.follow && i == nprocesses - 1)
+			add_descendants();
 	}
-	return n ? 0 : -1;
+	return n || in_all_processes() ? 0 : -1;
 }
 
 /* Everything between the options and the summary.  Returns 0 or -1. */
@@ -2248,14 +2984,19 @@ static int trace(void)
 		complain("cannot trace", "ring buffer", "%s", strerror(errno));
 		return -1;
 	}
-	if (attach())
+	if (env.machine) /* the first lines come while it is still looked at */
+		print_header();
+	if (attach() || (env.command && start_command()))
 		return -1;
 	print_start();
-	print_header();
+	if (!env.machine)
+		print_header();
 	run();
 	detach_from(0);
 	drain();
 	print_summary();
+	if (env.command)
+		end_command();
 	return 0;
 }
 
@@ -2265,7 +3006,7 @@ int main(int argc, char **argv)
 
 	argv[0] = program_invocation_short_name; /* which getopt's messages begin with */
 	setvbuf(stderr, NULL, _IOLBF, 0);
-	argp_parse(&argp, argc, argv, ARGP_NO_HELP, NULL, NULL);
+	argp_parse(&argp, argc, argv, ARGP_NO_HELP | ARGP_IN_ORDER, NULL, NULL);
 	libbpf_set_print(print_libbpf);
 	catch_signals();
 	err = check_descriptors() || check_kernel() || find_targets() || open_output();
@@ -2277,5 +3018,5 @@ int main(int argc, char **argv)
 	correlate_free(correlator);
 	ring_buffer__free(ring);
 	tlssnoop_bpf__destroy(skel);
-	return err ? EXIT_FAILURE : status;
+	return err && !status ? EXIT_FAILURE : status;
 }

@@ -59,6 +59,14 @@ enum shape { SHAPE_CALL, SHAPE_ENCRYPT, SHAPE_HANDLE, SHAPE_DECRYPT, SHAPE_COUNT
 /* within the kernel side: what is encrypted is no application data */
 #define ROW_HIDDEN (1ULL << 26)
 
+/* What is wanted of a traced process */
+#define PROCESS_FOLLOW (1U << 0) /* its children are traced as well */
+#define PROCESS_FOUND  (1U << 1) /* it runs a traced file: until it executes another */
+#define PROCESS_STOP   (1U << 2) /* it stops when it executes a program */
+/* and where it stands */
+#define PROCESS_AT_EXEC	 (1U << 3) /* stopped before the loader runs */
+#define PROCESS_AT_ENTRY (1U << 4) /* stopped behind it */
+
 /* Addresses of a socket; ports in host order; family 0: not known */
 struct endpoints {
 	__u16 family;

@@ -13,7 +13,19 @@ _tlssnoop_list() {
 }
 
 _tlssnoop() {
-	local cur=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD - 1]} pids
+	local cur=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD - 1]} pids i
+
+	for ((i = 1; i < COMP_CWORD; i++)); do
+		[[ ${COMP_WORDS[i]} != -- ]] || break
+	done
+	if ((i < COMP_CWORD)); then # a command, then its arguments
+		if ((i + 1 == COMP_CWORD)); then
+			mapfile -t COMPREPLY < <(compgen -c -- "$cur")
+		else
+			compopt -o default
+		fi
+		return
+	fi
 
 	# --option=value comes in three words
 	if [[ $cur == = ]]; then
@@ -43,7 +55,7 @@ _tlssnoop() {
 	-n | --comm | -s | --snap | -c | --count | -d | --duration | -B | --buffer)
 		;;
 	*)
-		mapfile -t COMPREPLY < <(compgen -W '-p --pid -l --lib -k --kind -n --comm -u --uid
+		mapfile -t COMPREPLY < <(compgen -W '-p --pid -f --follow -l --lib -k --kind -n --comm -u --uid
 			-Q --direction -L --list -x --hex -X --dump -A --text -j --json -a --addr
 			-s --snap -o --output -c --count -d --duration -B --buffer -q --quiet -v --verbose
 			-V --version -h --help --usage' -- "$cur")

@@ -99,25 +99,23 @@ each() {
 
 @test "options and arguments that do not exist" {
 	local option
-	for option in f 1 z; do
+	for option in 1 z; do
 		wrong "tlssnoop: invalid option -- '$option'" -$option -p 1
 	done
-	for option in follow no-such; do
-		wrong "tlssnoop: unrecognized option '--$option'" --$option -p 1
-	done
+	wrong "tlssnoop: unrecognized option '--no-such'" --no-such -p 1
 	for option in p l k n u Q s o c d B; do
 		wrong "tlssnoop: option requires an argument -- '$option'" -$option
 	done
-	wrong "tlssnoop: '4127': no such argument; processes are named by -p" 4127
-	wrong "tlssnoop: 'true': no such argument; processes are named by -p" -p 1 -- true
-	wrong "tlssnoop: '\\x07': no such argument; processes are named by -p" $'\a'
-	wrong 'tlssnoop: nothing to trace is named: give -p PID or -l PATH'
-	wrong 'tlssnoop: nothing to trace is named: give -p PID or -l PATH' -L -j
+	wrong "tlssnoop: '4127': no such argument; processes are named by -p, a command by --" 4127
+	wrong "tlssnoop: '\\x07': no such argument; processes are named by -p, a command by --" $'\a'
+	wrong 'tlssnoop: a COMMAND and -p exclude each other' -p 1 -- true
+	wrong 'tlssnoop: a COMMAND and -L exclude each other' -L -- true
+	wrong 'tlssnoop: -f follows the processes of -p, and there is none' -f
 }
 
 @test "wrong use points to help that exists" {
 	local option options
-	wrong 'tlssnoop: nothing to trace is named: give -p PID or -l PATH'
+	wrong 'tlssnoop: -f follows the processes of -p, and there is none' -f
 	options=$(tail -n +2 "$SNOOP_ERR" | grep -oE -- '--[a-z]+')
 	for option in $options; do
 		"$TLSSNOOP" "$option" >"$TRACE" || fail "there is no $option"
@@ -315,7 +313,7 @@ each() {
 	for option in -h --help; do
 		"$TLSSNOOP" $option >"$TRACE" 2>"$SNOOP_ERR"
 		[[ ! -s $SNOOP_ERR ]]
-		[[ $(head -n 1 "$TRACE") == 'Usage: tlssnoop [OPTION...] -p PID[,PID...]' ]]
+		[[ $(sed -n 2p "$TRACE") == '  or:  tlssnoop [OPTION...] -p PID[,PID...]' ]]
 		grep -q '^Examples:$' "$TRACE"
 	done
 }
