@@ -1788,11 +1788,11 @@ static void list_mapped(struct process *p, size_t n, const struct mapping *m)
 	p->nattached += files[n].nsites;
 }
 
-static void list_process(struct process *p)
+/* Returns 0, or an error if we may not look, which is said */
+static int list_process(struct process *p)
 {
 	crypto_version[0] = 0;
-	if (!each_file(p, find_crypto_version))
-		each_file(p, list_mapped);
+	return each_file(p, find_crypto_version) ?: each_file(p, list_mapped);
 }
 
 static void list(void)
@@ -1806,8 +1806,7 @@ static void list(void)
 		n += files[i].nsites;
 	}
 	for (i = 0; i < nprocesses; i++) {
-		list_process(&processes[i]);
-		if (!processes[i].nattached)
+		if (!list_process(&processes[i]) && !processes[i].nattached)
 			explain_nothing(&processes[i]);
 		n += processes[i].nattached;
 	}
