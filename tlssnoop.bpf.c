@@ -391,11 +391,13 @@ static __noinline bool add_process(__u32 tgid, __u32 flags)
 	return !bpf_map_update_elem(&processes, &tgid, &flags, BPF_ANY);
 }
 
-/* Is the current process traced?  Some hooks add whoever runs into them. */
+/* Is the current process traced, as who it is now?  Some hooks add whoever runs into them. */
 static __noinline bool traced(bool add)
 {
 	__u32 tgid;
 
+	if (uid_wanted != (__u32)-1 && (__u32)bpf_get_current_uid_gid() != uid_wanted)
+		return false;
 	if (current_process())
 		return true;
 	tgid = current_id() >> 32;
@@ -412,14 +414,13 @@ static __always_inline bool is_comm_wanted(const char *comm)
 	return false;
 }
 
-/* -n and -u.  The name is that of the thread or of its process. */
-static __noinline bool passes_filters(void)
+/* -n: the name is that of the thread or of its process.  It says nothing of the system calls
+ * of a process: another thread of it may send what this one wrote. */
+static __noinline bool has_wanted_name(void)
 {
 	struct task_struct *task;
 	char comm[COMM_SIZE];
 
-	if (uid_wanted != (__u32)-1 && (__u32)bpf_get_current_uid_gid() != uid_wanted)
-		return false;
 	if (!comm_wanted[0])
 		return true;
 	bpf_get_current_comm(comm, sizeof(comm));
@@ -813,7 +814,7 @@ static __always_inline int call_return(bool sleepable, struct regs *regs)
 		 * them, and go to no socket for it */
 		call->row |= ROW_HIDDEN;
 		piece_plain(0);
-	} else if (call->len && passes_filters()) {
+	} else if (call->len && has_wanted_name()) {
 		/* from now on the number of pieces */
 		call->count = (call->len + CHUNK_MAX - 1) / CHUNK_MAX;
 		if (call->count > PIECES_MAX + 1)
@@ -914,7 +915,7 @@ static __always_inline int encrypt(bool sleepable, struct regs *regs)
 	struct slices *s;
 	int i, more = 1;
 
-	if (!row || !passes_filters())
+	if (!row || !has_wanted_name())
 		return 0;
 	t = current_thread_or_new();
 	if (!t)
@@ -967,7 +968,7 @@ static __always_inline int handle(bool sleepable, struct regs *regs)
 {
 	__u64 row = row_of(regs), message = rust_arg3(regs), word[2];
 
-	if (!row || !passes_filters())
+	if (!row || !has_wanted_name())
 		return 0;
 	if (copy_in(sleepable, word, sizeof(word[0]), message) || !is_appdata(word[0]))
 		return 0;
@@ -1050,7 +1051,7 @@ static __always_inline int decrypt_return(bool sleepable, struct regs *regs)
 	if (!call)
 		return 0;
 	t->depth--;
-	if (!passes_filters() || copy_in(sleepable, t->words, sizeof(t->words), call->count) ||
+	if (!has_wanted_name() || copy_in(sleepable, t->words, sizeof(t->words), call->count) ||
 	    !parse_result(call, t->words) || !t->words[2])
 		return 0;
 	return sleepable ? record_sleepable(call->key, t->words[1], t->words[2], call->row)
@@ -1494,7 +1495,7 @@ int process_exit(void *ctx __attribute__((unused)))
 	struct signal_struct *signal = READ(task, signal);
 
 	forget_thread();
-	if (!READ(signal, live.counter) && traced(false)) {
+	if (!READ(signal, live.counter) && current_process()) {
 		emit_fact(FACT_EXIT, -1);
 		forget_process();
 	}

@@ -1027,6 +1027,7 @@ static struct file *files;
 static size_t nfiles;
 static struct process *processes;
 static size_t nprocesses;
+static struct process command; /* COMMAND, if there is one */
 static struct attachment *attachments;
 static size_t nattachments;
 
@@ -2454,6 +2455,7 @@ static void note_mapping(const struct mmap2 *r)
 		.ino = r->ino,
 		.executable = true,
 	};
+	size_t before = nattachments;
 	int err;
 
 	if (!in_all_processes()) {
@@ -2471,6 +2473,9 @@ static void note_mapping(const struct mmap2 *r)
 	err = look_at(&other, &m, attach_mapped);
 	if (err)
 		may_not_look(&other, err);
+	if (nattachments > before && other.pid != command.pid) /* that one is stopped */
+		hint("%s: not seen before now; what %s said until now is not shown", safe(m.path),
+		     process_name(&other));
 	free(other.attached);
 }
 
@@ -2527,7 +2532,6 @@ static void attach_new(void)
  * without being stopped: their parents would take notice.
  */
 
-static struct process command;
 static int command_status; /* as wait(2) has it */
 static struct attachment entry = {.fd = -1};
 
