@@ -64,9 +64,14 @@ struct pid {
 	struct upid numbers[1];
 } KERNEL_TYPE;
 
+struct super_block {
+	__u32 s_dev;
+} KERNEL_TYPE;
+
 struct inode {
 	unsigned short i_mode;
 	unsigned long i_ino;
+	struct super_block *i_sb;
 } KERNEL_TYPE;
 
 struct file {
@@ -89,9 +94,17 @@ typedef struct {
 
 struct signal_struct {
 	atomic_t live;
+	struct pid *pids[3]; /* PIDTYPE_PGID is number 2 */
+} KERNEL_TYPE;
+
+struct mm_struct {
+	struct file *exe_file;
 } KERNEL_TYPE;
 
 struct task_struct {
+	unsigned int ptrace;
+	struct mm_struct *mm;
+	struct task_struct *real_parent;
 	struct task_struct *group_leader;
 	struct pid *thread_pid;
 	struct files_struct *files;
@@ -1292,7 +1305,7 @@ static __noinline void emit_fact(__u32 type, int fd)
 	f->fd = fd;
 	if (type == FACT_CLOSE && fd >= 0) /* may be another file's number by now */
 		f->sock = socket_inode(file_of(fd));
-	bpf_ringbuf_submit(f, wakeup_flags());
+	bpf_ringbuf_submit(f, type == FACT_STOP ? BPF_RB_FORCE_WAKEUP : wakeup_flags());
 }
 
 /*
@@ -1437,18 +1450,62 @@ static __noinline void forget_process(void)
 	bpf_map_delete_elem(&processes, &tgid);
 }
 
+/* programs that children of a COMMAND have executed */
+struct program {
+	__u64 ino;
+	__u64 dev;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 16384);
+	__type(key, struct program);
+	__type(value, __u8);
+} programs SEC(".maps");
+
+/* Executes the current process a program for the first time?  Then it is noted. */
+static __noinline bool is_new_program(struct task_struct *task)
+{
+	struct mm_struct *mm = READ(task, mm);
+	struct file *file = READ(mm, exe_file);
+	struct inode *inode = READ(file, f_inode);
+	struct super_block *sb = READ(inode, i_sb);
+	struct program program = {.ino = READ(inode, i_ino), .dev = READ(sb, s_dev)};
+	__u8 one = 1;
+
+	/* fails if it is there */
+	return !bpf_map_update_elem(&programs, &program, &one, BPF_NOEXIST);
+}
+
+/*
+ * Would nobody take notice if the process stopped?  A shell with job control would: there
+ * each command is a process group of its own.  So would a debugger.
+ */
+static __noinline bool may_stop(struct task_struct *task)
+{
+	struct task_struct *parent = READ(task, real_parent);
+	struct signal_struct *signal = READ(task, signal), *theirs = READ(parent, signal);
+
+	return READ(signal, pids[2]) == READ(theirs, pids[2]) && !READ(task, ptrace);
+}
+
 #define SIGSTOP 19
 
 /* It stops before its next instruction; the user side lets it go on */
-static __always_inline void stop_process(__u32 *flags, __u32 where)
+static __noinline void stop_process(__u32 where)
 {
-	if (!bpf_send_signal(SIGSTOP))
-		*flags |= where;
+	__u32 *flags = current_process();
+
+	if (!flags || bpf_send_signal(SIGSTOP))
+		return;
+	*flags |= where;
+	emit_fact(FACT_STOP, -1);
 }
 
 SEC("raw_tp/sched_process_exec")
 int process_exec(void *ctx __attribute__((unused)))
 {
+	struct task_struct *task = (void *)bpf_get_current_task();
 	__u32 *flags = current_process();
 
 	forget_thread();
@@ -1457,8 +1514,9 @@ int process_exec(void *ctx __attribute__((unused)))
 	emit_fact(FACT_EXEC, -1);
 	if (*flags & PROCESS_FOUND) /* for what it ran until now */
 		forget_process();
-	else if (*flags & PROCESS_STOP)
-		stop_process(flags, PROCESS_AT_EXEC);
+	else if (*flags & PROCESS_STOP ||
+		 (*flags & PROCESS_MAY_STOP && may_stop(task) && is_new_program(task)))
+		stop_process(PROCESS_STOP | PROCESS_AT_EXEC);
 	return 0;
 }
 
@@ -1469,7 +1527,7 @@ int entry_point(void *ctx __attribute__((unused)))
 	__u32 *flags = current_process();
 
 	if (flags && *flags & PROCESS_STOP)
-		stop_process(flags, PROCESS_AT_ENTRY);
+		stop_process(PROCESS_AT_ENTRY);
 	return 0;
 }
 
@@ -1478,11 +1536,14 @@ SEC("raw_tp/sched_process_fork")
 int process_fork(__u64 *ctx)
 {
 	struct task_struct *child = (void *)ctx[1];
-	__u32 *flags = current_process();
+	__u32 *flags = current_process(), its;
 
 	if (!flags || !(*flags & PROCESS_FOLLOW) || READ(child, group_leader) != child)
 		return 0; /* or a thread */
-	if (!add_process(number_of(child), PROCESS_FOLLOW))
+	its = PROCESS_FOLLOW;
+	if (*flags & (PROCESS_STOP | PROCESS_MAY_STOP))
+		its |= PROCESS_MAY_STOP;
+	if (!add_process(number_of(child), its))
 		__sync_fetch_and_add(&lost_processes, 1);
 	return 0;
 }

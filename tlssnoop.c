@@ -1662,7 +1662,7 @@ static struct process *find_process(pid_t pid)
 /* All processes of the machine that are still to be looked at, the busiest last */
 struct candidate {
 	pid_t pid, parent;
-	bool running;
+	char state;
 	unsigned long long ticks; /* of processor time that it has used */
 };
 
@@ -1673,8 +1673,8 @@ static int by_business(const void *a, const void *b)
 {
 	const struct candidate *x = a, *y = b;
 
-	if (x->running != y->running)
-		return x->running - y->running;
+	if ((x->state == 'R') != (y->state == 'R'))
+		return x->state == 'R' ? 1 : -1;
 	return (x->ticks > y->ticks) - (x->ticks < y->ticks);
 }
 
@@ -1682,7 +1682,7 @@ static int by_business(const void *a, const void *b)
 static bool read_stat(pid_t pid, struct candidate *c)
 {
 	unsigned long long user, system;
-	char path[64], text[512], state, *p;
+	char path[64], text[512], *p;
 	FILE *f;
 	bool ok;
 
@@ -1691,13 +1691,12 @@ static bool read_stat(pid_t pid, struct candidate *c)
 	if (!f)
 		return false;
 	p = fgets(text, sizeof(text), f) ? strrchr(text, ')') : NULL; /* a name may hold any */
-	ok = p && sscanf(p, ") %c %d %*d %*d %*d %*d %*u %*u %*u %*u %*u %llu %llu", &state,
+	ok = p && sscanf(p, ") %c %d %*d %*d %*d %*d %*u %*u %*u %*u %*u %llu %llu", &c->state,
 			 &c->parent, &user, &system) == 4;
 	fclose(f);
 	if (!ok)
 		return false;
 	c->pid = pid;
-	c->running = state == 'R';
 	c->ticks = user + system;
 	return true;
 }
@@ -2445,7 +2444,6 @@ static void copy_around(void *to, const char *ring, __u64 size, __u64 at, size_t
 static void note_mapping(const struct mmap2 *r)
 {
 	struct process *p, other = {.pid = r->pid};
-	__u32 flags;
 	struct mapping m = {
 		.start = r->addr,
 		.end = r->addr + r->len,
@@ -2456,6 +2454,7 @@ static void note_mapping(const struct mmap2 *r)
 		.executable = true,
 	};
 	size_t before = nattachments;
+	__u32 flags = 0;
 	int err;
 
 	if (!in_all_processes()) {
@@ -2473,7 +2472,10 @@ static void note_mapping(const struct mmap2 *r)
 	err = look_at(&other, &m, attach_mapped);
 	if (err)
 		may_not_look(&other, err);
-	if (nattachments > before && other.pid != command.pid) /* that one is stopped */
+	/* what is to stop at its exec does so after this mapping, before it has begun */
+	if (nattachments > before && !env.machine)
+		bpf_map_lookup_elem(bpf_map__fd(skel->maps.processes), &r->pid, &flags);
+	if (nattachments > before && !(flags & PROCESS_STOP))
 		hint("%s: not seen before now; what %s said until now is not shown", safe(m.path),
 		     process_name(&other));
 	free(other.attached);
@@ -2528,18 +2530,18 @@ static void attach_new(void)
 /*
  * COMMAND: it stops twice for each program that it executes: before the loader runs, so
  * that a probe can be set on the program's first instruction, and there, behind the loader,
- * so that its libraries can be probed before they are used.  Its children are followed
- * without being stopped: their parents would take notice.
+ * so that its libraries can be probed before they are used.  Its children do so for a
+ * program that is executed for the first time, unless their parent would take notice.
  */
 
 static int command_status; /* as wait(2) has it */
-static struct attachment entry = {.fd = -1};
+static bool command_began;
 
-static void detach_entry(void)
-{
-	detach(&entry);
-	entry = (struct attachment){.fd = -1};
-}
+/* A parent that stops because its child did (sudo and su may) goes on as well */
+static pid_t disturbed;
+static __u64 disturbed_until;
+
+#define DISTURBED_MS 500
 
 /* The address of a program's first instruction behind the loader, 0: not known */
 static unsigned long entry_address(pid_t pid)
@@ -2564,62 +2566,73 @@ static void attach_entry(struct process *p, size_t n, const struct mapping *m)
 	unsigned long address = entry_address(p->pid);
 	struct site site = {.hook = &hooks[0], .offset = address - m->start + m->offset};
 	const struct site *sites[] = {&site};
+	struct attachment a = {.fd = -1, .pid = p->pid, .file = -1};
 	char path[96];
 
 	(void)n;
-	if (address < m->start || address >= m->end || entry.fd >= 0 || entry.link)
+	if (address < m->start || address >= m->end)
 		return;
 	snprintf(path, sizeof(path), "/proc/%d/map_files/%lx-%lx", p->pid, m->start, m->end);
 	if (have.multi)
-		entry.fd = link_multi(bpf_program__fd(skel->progs.entry_point), path, sites, 1,
-				      false, p->pid, 0);
+		a.fd = link_multi(bpf_program__fd(skel->progs.entry_point), path, sites, 1, false,
+				  p->pid, 0);
 	else
-		entry.link = bpf_program__attach_uprobe(skel->progs.entry_point, false, p->pid,
-							path, site.offset);
+		a.link = bpf_program__attach_uprobe(skel->progs.entry_point, false, p->pid, path,
+						    site.offset);
+	if (a.fd >= 0 || !libbpf_get_error(a.link))
+		*GROW(attachments, nattachments) = a;
 }
 
-/* The COMMAND has stopped, and it was we who stopped it */
-static void command_stopped(__u32 flags)
+static void go_on(pid_t pid)
 {
-	__u32 tgid = command.pid, go = PROCESS_FOLLOW | PROCESS_STOP;
+	struct candidate c;
 
-	detach_entry();
-	read_comm(&command);
-	if (flags & PROCESS_AT_EXEC)
-		each_file(&command, attach_entry);
-	else
-		each_file(&command, attach_mapped);
-	bpf_map_update_elem(bpf_map__fd(skel->maps.processes), &tgid, &go, BPF_ANY);
-	kill(command.pid, SIGCONT);
+	if (pid != command.pid && read_stat(pid, &c)) {
+		disturbed = c.parent;
+		disturbed_until = now() + DISTURBED_MS * 1000000ULL;
+	}
+	kill(pid, SIGCONT);
 }
 
-static __u32 command_flags(void)
+/* The kernel side has stopped the COMMAND, or a child of it */
+static void stopped(pid_t pid)
 {
-	__u32 tgid = command.pid, flags = 0;
+	struct process p = {.pid = pid};
+	int map = bpf_map__fd(skel->maps.processes);
+	__u32 flags, tgid = pid;
 
-	bpf_map_lookup_elem(bpf_map__fd(skel->maps.processes), &tgid, &flags);
-	return flags & (PROCESS_AT_EXEC | PROCESS_AT_ENTRY);
+	if (bpf_map_lookup_elem(map, &tgid, &flags))
+		return; /* gone */
+	read_comm(&p);
+	if (pid == command.pid)
+		memcpy(command.comm, p.comm, sizeof(p.comm));
+	if (flags & PROCESS_AT_EXEC) {
+		each_file(&p, attach_entry);
+		flags = PROCESS_FOLLOW | PROCESS_STOP;
+	} else {
+		each_file(&p, attach_mapped);
+		flags = PROCESS_FOLLOW | (pid == command.pid ? PROCESS_STOP : PROCESS_MAY_STOP);
+		command_began = true;
+	}
+	free(p.attached);
+	bpf_map_update_elem(map, &tgid, &flags, BPF_EXIST);
+	go_on(pid);
 }
 
-/* Takes notice of what became of the COMMAND.  True: its libraries have just been probed. */
-static bool tend_command(void)
+/* Takes notice of what became of the COMMAND */
+static void tend_command(void)
 {
-	__u32 flags;
+	struct candidate c;
 	int st;
 
-	while (command_pid && waitpid(command_pid, &st, WNOHANG | WUNTRACED) > 0) {
-		if (!WIFSTOPPED(st)) {
-			command_status = st;
-			command_pid = 0;
-			return false;
-		}
-		flags = command_flags();
-		if (flags)
-			command_stopped(flags);
-		if (flags & PROCESS_AT_ENTRY)
-			return true;
+	if (command_pid && waitpid(command_pid, &st, WNOHANG) > 0) {
+		command_status = st;
+		command_pid = 0;
 	}
-	return false;
+	if (disturbed && now() > disturbed_until)
+		disturbed = 0;
+	if (disturbed && read_stat(disturbed, &c) && c.state == 'T')
+		kill(disturbed, SIGCONT);
 }
 
 /* in the child */
@@ -2671,17 +2684,25 @@ static int start_command(void)
 		status = err == ENOENT ? 127 : 126;
 		return -1;
 	}
-	while (command_pid && !tend_command())
-		poll(NULL, 0, 1);
+	while (command_pid && !command_began && !interrupted) {
+		ring_buffer__poll(ring, POLL_MS);
+		tend_command();
+	}
 	return 0;
 }
 
-/* Without probes, to its end, for its status */
+/* Without probes, to its end, for its status.  Who stopped meanwhile goes on. */
 static void end_command(void)
 {
-	detach_entry();
-	if (command_flags())
-		kill(command.pid, SIGCONT);
+	int map = bpf_map__fd(skel->maps.processes);
+	__u32 tgid, flags, *key = NULL;
+
+	while (!bpf_map_get_next_key(map, key, &tgid)) {
+		if (!bpf_map_lookup_elem(map, &tgid, &flags) &&
+		    flags & (PROCESS_AT_EXEC | PROCESS_AT_ENTRY))
+			kill(tgid, SIGCONT);
+		key = &tgid;
+	}
 	while (command_pid && !interrupted && waitpid(command_pid, &command_status, 0) < 0)
 		;
 	command_pid = 0;
@@ -2694,6 +2715,7 @@ static void end_command(void)
 /* Running */
 
 static struct correlator *correlator;
+static bool ending; /* nothing is attached any more */
 static __u64 batch_began;
 static __u64 last_fact; /* its time */
 
@@ -2706,6 +2728,8 @@ static int on_fact(void *ctx, void *data, size_t size)
 	(void)size;
 	if (f->type == FACT_EXEC && (p = find_process(f->tgid)))
 		forget_attachments(p);
+	if (f->type == FACT_STOP && !ending)
+		stopped(f->tgid);
 	correlate_fact(correlator, f);
 	last_fact = f->time;
 	/* the ring may never be empty: let the lines out, and look at the time */
@@ -2995,6 +3019,7 @@ static int trace(void)
 	if (!env.machine)
 		print_header();
 	run();
+	ending = true;
 	detach_from(0);
 	drain();
 	print_summary();

@@ -28,6 +28,7 @@ enum fact_type {
 	FACT_CLOSE, /* fd was closed or replaced; sock: what it names now, or 0 */
 	FACT_EXEC,  /* the process executes another program */
 	FACT_EXIT,  /* the process is gone */
+	FACT_STOP,  /* the process stops, as it was to: see PROCESS_STOP */
 };
 
 enum direction { DIR_READ, DIR_WRITE };
@@ -63,9 +64,11 @@ enum shape { SHAPE_CALL, SHAPE_ENCRYPT, SHAPE_HANDLE, SHAPE_DECRYPT, SHAPE_COUNT
 #define PROCESS_FOLLOW (1U << 0) /* its children are traced as well */
 #define PROCESS_FOUND  (1U << 1) /* it runs a traced file: until it executes another */
 #define PROCESS_STOP   (1U << 2) /* it stops when it executes a program */
+/* it does so if the program is new, and nobody else takes notice */
+#define PROCESS_MAY_STOP (1U << 3)
 /* and where it stands */
-#define PROCESS_AT_EXEC	 (1U << 3) /* stopped before the loader runs */
-#define PROCESS_AT_ENTRY (1U << 4) /* stopped behind it */
+#define PROCESS_AT_EXEC	 (1U << 4) /* stopped before the loader runs */
+#define PROCESS_AT_ENTRY (1U << 5) /* stopped behind it */
 
 /* Addresses of a socket; ports in host order; family 0: not known */
 struct endpoints {
