@@ -34,6 +34,7 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/param.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -502,11 +503,25 @@ static void catch_signals(void)
 			  &signals[i].inherited);
 }
 
+static struct rlimit descriptors; /* that we may have open, as inherited */
+
+/* Each file that is traced takes some */
+static void raise_descriptors(void)
+{
+	struct rlimit most;
+
+	getrlimit(RLIMIT_NOFILE, &descriptors);
+	most = descriptors;
+	most.rlim_cur = most.rlim_max;
+	setrlimit(RLIMIT_NOFILE, &most);
+}
+
 /* As whoever called us has it */
-static void restore_signals(void)
+static void restore_inherited(void)
 {
 	size_t i;
 
+	setrlimit(RLIMIT_NOFILE, &descriptors);
 	for (i = 0; i < ARRAY_SIZE(signals); i++)
 		sigaction(signals[i].sig, &signals[i].inherited, NULL);
 }
@@ -2285,6 +2300,8 @@ static int attach_everywhere(struct file *f)
 		return 0;
 	f->everywhere = true;
 	err = attach_file(f, 0);
+	close(f->fd);
+	f->fd = -1;
 	if (err)
 		f->nsites = 0;
 	else
@@ -2642,7 +2659,7 @@ static void execute(int go, int failed)
 	int err;
 
 	prctl(PR_SET_PDEATHSIG, SIGCONT); /* should we be killed while it is stopped */
-	restore_signals();
+	restore_inherited();
 	if (read(go, &byte, 1) != 1)
 		_exit(EXIT_FAILURE);
 	execvp(env.command[0], env.command);
@@ -2821,6 +2838,9 @@ static void print_summary(void)
 	if (skel->bss->lost_facts)
 		fprintf(stderr, ", %llu system calls unseen",
 			(unsigned long long)skel->bss->lost_facts);
+	if (skel->bss->lost_processes)
+		fprintf(stderr, ", %llu processes not followed",
+			(unsigned long long)skel->bss->lost_processes);
 	fputc('\n', stderr);
 	if (lost || skel->bss->lost_facts)
 		hint("a larger ring (-B) or fewer bytes of each chunk (-s) loses less");
@@ -3037,6 +3057,7 @@ int main(int argc, char **argv)
 	argp_parse(&argp, argc, argv, ARGP_NO_HELP | ARGP_IN_ORDER, NULL, NULL);
 	libbpf_set_print(print_libbpf);
 	catch_signals();
+	raise_descriptors();
 	err = check_descriptors() || check_kernel() || find_targets() || open_output();
 	if (!err && env.list)
 		list();
