@@ -1225,6 +1225,12 @@ static void drop_outranked(struct file *f)
 	f->nsites = kept;
 }
 
+/* Nothing is wrong with the file, but it is not for us */
+static bool is_foreign(int err)
+{
+	return err == -ENOEXEC || err == -EOPNOTSUPP;
+}
+
 static const char *elf_error(int err)
 {
 	switch (err) {
@@ -1364,6 +1370,7 @@ struct seen {
 };
 
 #define NOTHING_IN_IT (-ENODATA)
+#define SEEN_MAX      65536
 
 static void *seen; /* a tree, tsearch(3) */
 
@@ -1454,7 +1461,7 @@ static int read_mapping(pid_t pid, const struct mapping *m)
 
 	/* of all files of a machine those are kept in which there is something */
 	if (env.machine && !env.list && n >= 0 && (size_t)n == nfiles - 1 && !files[n].nsites &&
-	    !files[n].error) {
+	    (!files[n].error || is_foreign(files[n].error))) {
 		free(files[--nfiles].path);
 		return NOTHING_IN_IT;
 	}
@@ -1472,9 +1479,15 @@ static void forget_file(size_t n)
 static void remember(const struct seen *key)
 {
 	struct seen *s = malloc(sizeof(*s)), **node;
+	static unsigned int n;
 
 	if (!s) /* the file is read again when it comes again */
 		return;
+	if (n++ == SEEN_MAX) { /* new files every day: all are read again */
+		tdestroy(seen, free);
+		seen = NULL;
+		n = 0;
+	}
 	*s = *key;
 	node = tsearch(s, &seen, compare_seen);
 	if (node && *node != s) {
@@ -1540,7 +1553,7 @@ static int look_at(struct process *p, const struct mapping *m, mapping_fn *fn)
 	}
 	f = &files[n];
 	/* what is no ELF file is data to us; of 32 bits, explain_nothing() says it */
-	if (f->error && f->error != -ENOEXEC && f->error != -EOPNOTSUPP && !f->told) {
+	if (f->error && !is_foreign(f->error) && !f->told) {
 		complain("cannot trace", safe(f->path), "%s", elf_error(f->error));
 		f->told = true;
 	}
@@ -2777,7 +2790,7 @@ static bool any_left(void)
 
 	if (env.command)
 		return command_pid;
-	if (env.follow)
+	if (env.follow && !env.npaths)
 		return !bpf_map_get_next_key(bpf_map__fd(skel->maps.processes), NULL, &tgid);
 
 	for (i = 0; i < nprocesses; i++) {
@@ -2867,7 +2880,7 @@ static void print_start(void)
 	else if (nprocesses)
 		fprintf(stderr, "%zu processes", nprocesses);
 	if (env.npaths)
-		fprintf(stderr, "%swhatever runs %s%s", nprocesses ? " and " : "",
+		fprintf(stderr, "%swhatever runs %s%s", nprocesses || env.command ? " and " : "",
 			safe(env.paths[0]), env.npaths > 1 ? ", ..." : "");
 	fprintf(stderr, "%s:", env.follow && !env.command ? " and children" : "");
 	for (i = 0; i < LIB_COUNT; i++)
