@@ -428,6 +428,8 @@ static error_t parse_arg(int key, char *arg, struct argp_state *state)
 		state->next = state->argc;
 		break;
 	case ARGP_KEY_END:
+		if (state->quoted && !env.command)
+			argp_error(state, "no COMMAND after --");
 		if (env.command && (env.npids || env.list))
 			argp_error(state, "a COMMAND and %s exclude each other",
 				   env.list ? "-L" : "-p");
@@ -451,11 +453,11 @@ static const struct argp argp = {
 
 /* The end: asked for by a signal, by -c and -d, or forced by an error */
 
-static volatile sig_atomic_t interrupted;
-static bool done;   /* enough was printed, or nothing is left to trace */
-static int status;  /* of the program */
-static bool broken; /* the output takes no more */
-static bool silent; /* end without a word */
+static volatile sig_atomic_t interrupted; /* by this signal */
+static bool done;			  /* enough was printed, or nothing is left to trace */
+static int status;			  /* of the program */
+static bool broken;			  /* the output takes no more */
+static bool silent;			  /* end without a word */
 
 static volatile sig_atomic_t command_pid;    /* of the COMMAND while it runs, else 0 */
 static volatile sig_atomic_t command_warned; /* a signal was passed on to it */
@@ -472,7 +474,7 @@ static void on_signal(int sig, siginfo_t *info, void *context)
 		kill(command_pid, sig);
 		return;
 	}
-	interrupted = 1;
+	interrupted = sig;
 	signal(sig, SIG_DFL);
 }
 
@@ -1509,10 +1511,16 @@ static int file_of(const struct process *p, const struct mapping *m)
 	struct seen **found = tfind(&key, &seen, compare_seen);
 	struct stat st = {0};
 	char path[96];
+	bool reached = true;
 	int n = NOTHING_IN_IT;
 
 	snprintf(path, sizeof(path), "/proc/%d/map_files/%lx-%lx", p->pid, m->start, m->end);
-	if (!found && on_server(p->pid, m) && !answers(path)) {
+	if (on_server(p->pid, m)) { /* to ask it whether the file has changed might take for ever */
+		if (found)
+			return (*found)->file;
+		reached = answers(path);
+	}
+	if (!reached) {
 		complain("not looked at", safe(m->path), "its file system does not answer");
 	} else {
 		/* a process that is gone does not tell */
@@ -2733,10 +2741,12 @@ static void end_command(void)
 			kill(tgid, SIGCONT);
 		key = &tgid;
 	}
-	while (command_pid && !interrupted && waitpid(command_pid, &command_status, 0) < 0)
-		;
-	command_pid = 0;
-	if (WIFSIGNALED(command_status))
+	while (command_pid && !interrupted)
+		if (waitpid(command_pid, &command_status, 0) > 0)
+			command_pid = 0;
+	if (command_pid && interrupted)
+		status = 128 + interrupted;
+	else if (WIFSIGNALED(command_status))
 		status = 128 + WTERMSIG(command_status);
 	else if (WIFEXITED(command_status) && !status)
 		status = WEXITSTATUS(command_status);

@@ -108,6 +108,7 @@ each() {
 	done
 	wrong "tlssnoop: '4127': no such argument; processes are named by -p, a command by --" 4127
 	wrong "tlssnoop: '\\x07': no such argument; processes are named by -p, a command by --" $'\a'
+	wrong 'tlssnoop: no COMMAND after --' --
 	wrong 'tlssnoop: a COMMAND and -p exclude each other' -p 1 -- true
 	wrong 'tlssnoop: a COMMAND and -L exclude each other' -L -- true
 	wrong 'tlssnoop: -f follows the processes of -p, and there is none' -f
