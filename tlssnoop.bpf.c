@@ -94,6 +94,7 @@ typedef struct {
 
 struct signal_struct {
 	atomic_t live;
+	unsigned int flags;
 	struct pid *pids[3]; /* PIDTYPE_PGID is number 2 */
 } KERNEL_TYPE;
 
@@ -1477,16 +1478,20 @@ static __noinline bool is_new_program(struct task_struct *task)
 	return !bpf_map_update_elem(&programs, &program, &one, BPF_NOEXIST);
 }
 
+#define SIGNAL_STOP_STOPPED 1
+
 /*
  * Would nobody take notice if the process stopped?  A shell with job control would: there
- * each command is a process group of its own.  So would a debugger.
+ * each command is a process group of its own.  So would a debugger.  And if the parent is
+ * stopped already, nobody could tell later whether it is to go on.
  */
 static __noinline bool may_stop(struct task_struct *task)
 {
 	struct task_struct *parent = READ(task, real_parent);
 	struct signal_struct *signal = READ(task, signal), *theirs = READ(parent, signal);
 
-	return READ(signal, pids[2]) == READ(theirs, pids[2]) && !READ(task, ptrace);
+	return READ(signal, pids[2]) == READ(theirs, pids[2]) && !READ(task, ptrace) &&
+	       !(READ(theirs, flags) & SIGNAL_STOP_STOPPED);
 }
 
 #define SIGSTOP 19

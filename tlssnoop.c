@@ -19,6 +19,7 @@
 #include <fcntl.h>
 #include <glob.h>
 #include <inttypes.h>
+#include <malloc.h>
 #include <linux/capability.h>
 #include <linux/perf_event.h>
 #include <poll.h>
@@ -2415,6 +2416,8 @@ static void look_at_queue(void)
 		if (!read_comm(&p))
 			each_file(&p, attach_mapped);
 		free(p.attached);
+		if (!nqueue) /* large files have left much behind */
+			malloc_trim(0);
 	}
 }
 
@@ -3028,7 +3031,7 @@ static int attach(void)
 			return -1;
 		n++;
 	}
-	if (env.machine || env.command)
+	if (in_all_processes())
 		attach_usual();
 	if (env.machine)
 		look_at_machine();
