@@ -294,13 +294,26 @@ struct slices {
 	__u64 slice[2];
 };
 
+/* a call of encrypt, which is known by its entry only */
+struct encrypted {
+	__u64 seq;
+	__u64 bytes; /* address of the message's bytes, or of the array of its slices */
+	__u64 len;
+	__u64 key;
+	__u64 function;
+};
+
+/* words of an encrypter that are looked at */
+#define OBJECT_WORDS 8
+
 struct thread {
 	__u64 depth;
 	struct call calls[CALLS_MAX];
 	__u64 ends_of; /* the socket that ends describes */
 	struct endpoints ends;
 	struct slices slices;
-	__u64 words[5]; /* of a result that is looked at */
+	struct encrypted last;
+	__u64 words[OBJECT_WORDS]; /* of what is looked at */
 };
 
 struct {
@@ -919,6 +932,40 @@ static __always_inline int parse_message(bool sleepable, struct slices *s, __u64
 }
 
 /*
+ * An encrypter of a provider that wraps another one has the work done by that one's encrypt,
+ * which is the same record once more.  Such a call has the sequence number and the bytes of
+ * the thread's last one.  So may the next one of two connections that send the same bytes
+ * in turn: what tells a wrapper is that its object holds the address of the other's object,
+ * or begins with that object and has a function of its own.  Stack and return address tell
+ * nothing: the call may be a jump.
+ */
+static __noinline bool is_wrapped(struct thread *t, __u64 seq, __u64 function)
+{
+	struct slices *s = &t->slices;
+	struct encrypted *last = &t->last;
+	__u64 bytes = s->array ? s->array : s->slice[0], outer = last->key;
+	bool same = last->seq == seq && last->bytes == bytes && last->len == s->len;
+	bool other = last->function != function;
+	int i;
+
+	last->seq = seq;
+	last->bytes = bytes;
+	last->len = s->len;
+	last->key = s->key;
+	last->function = function;
+	if (!same)
+		return false;
+	if (outer == s->key)
+		return other;
+	if (bpf_probe_read_user(t->words, sizeof(t->words), (void *)outer))
+		return false;
+	for (i = 0; i < OBJECT_WORDS; i++)
+		if (t->words[i] == s->key)
+			return true;
+	return false;
+}
+
+/*
  * A message that is no application data is reported without its bytes: its record is on
  * the socket like the others, and must not be taken for one of theirs.
  */
@@ -927,7 +974,7 @@ static __always_inline int encrypt(bool sleepable, struct regs *regs)
 	__u64 row = row_of(regs);
 	struct thread *t;
 	struct slices *s;
-	int i, more = 1;
+	int kind, i, more = 1;
 
 	if (!row || !has_wanted_name())
 		return 0;
@@ -937,7 +984,10 @@ static __always_inline int encrypt(bool sleepable, struct regs *regs)
 	s = &t->slices;
 	s->row = row;
 	s->key = rust_arg1(regs);
-	switch (parse_message(sleepable, s, rust_arg2(regs))) {
+	kind = parse_message(sleepable, s, rust_arg2(regs));
+	if (kind == NO_MESSAGE || is_wrapped(t, rust_arg3(regs), address(regs)))
+		return 0;
+	switch (kind) {
 	case OTHER_MESSAGE:
 		return record_plain(s->key, 0, s->len, row | ROW_HIDDEN);
 	case APPDATA:
@@ -1016,6 +1066,22 @@ int handle_sleepable(struct regs *regs)
  * less than 0x14; then the rest is what lay there before.  From 0.23 on, plaintext lies
  * within the message, whose first words are its {pointer, length}.
  */
+#define RESULT_WORDS 5
+
+/* A decrypter that another one wraps, which is not done yet, has the same message: leave it
+ * to that one.  Where the call is a jump, both return at once, and the last one counts. */
+static __noinline void leave_wrapped(struct thread *t)
+{
+	struct call *inner, *outer;
+
+	if (!t || t->depth < 2)
+		return;
+	inner = innermost(t);
+	outer = &t->calls[(t->depth - 2) & (CALLS_MAX - 1)];
+	if (outer->row == inner->row && outer->buffer == inner->buffer && outer->len == inner->len)
+		t->depth--;
+}
+
 SEC("uprobe")
 int decrypt_entry(struct regs *regs)
 {
@@ -1031,6 +1097,7 @@ int decrypt_entry(struct regs *regs)
 	call->buffer = call->len = 0;
 	bpf_probe_read_user(&call->buffer, 8, (void *)rust_arg2(regs));
 	bpf_probe_read_user(&call->len, 8, (void *)(rust_arg2(regs) + 8));
+	leave_wrapped(current_thread());
 	return 0;
 }
 
@@ -1065,7 +1132,8 @@ static __always_inline int decrypt_return(bool sleepable, struct regs *regs)
 	if (!call)
 		return 0;
 	t->depth--;
-	if (!has_wanted_name() || copy_in(sleepable, t->words, sizeof(t->words), call->count) ||
+	if (!has_wanted_name() ||
+	    copy_in(sleepable, t->words, RESULT_WORDS * sizeof(__u64), call->count) ||
 	    !parse_result(call, t->words) || !t->words[2])
 		return 0;
 	return sleepable ? record_sleepable(call->key, t->words[1], t->words[2], call->row)

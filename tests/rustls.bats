@@ -180,6 +180,51 @@ stripped_build() {
 	echo "$BATS_TEST_TMPDIR"
 }
 
+# without_handle DIRECTORY: the target there with no symbol for handle, in the test's directory
+without_handle() {
+	local dir=$BATS_TEST_TMPDIR
+	nm "$1/std_target" | awk '$3 ~ /6handle17h|6handleC/ { print $3 }' >"$dir/handles"
+	[[ -s $dir/handles ]]
+	objcopy --strip-symbols="$dir/handles" "$1/std_target" "$dir/std_target"
+}
+
+# wrapped_build DIRECTORY: each record passes three encrypters and three decrypters
+wrapped_build() {
+	local tls
+	for tls in 1.2 1.3; do
+		traced "$1/std_target" --tls "$tls" --wrapped edges
+		traced "$1/std_target" --tls "$tls" --wrapped vectored
+	done
+	traced "$1/std_target" --tls 1.3 --wrapped early
+	traced "$1/std_target" --tls 1.3 --wrapped rekey
+}
+
+@test "a provider that wraps another one" {
+	wrapped_build "$RELEASE"
+	traced "$RELEASE/tokio_target" --threads 4 --wrapped both
+}
+
+@test "a provider that wraps another one, fat LTO and unoptimised" {
+	wrapped_build "$FAT"
+	wrapped_build "$DEV"
+}
+
+@test "a provider that wraps another one, through decrypt" {
+	local build
+	for build in "$RELEASE" "$DEV"; do
+		without_handle "$build"
+		wrapped_build "$BATS_TEST_TMPDIR"
+	done
+}
+
+@test "one message to many connections is no repeat" {
+	local tls
+	for tls in 1.2 1.3; do
+		traced "$RELEASE/broadcast_target" --tls "$tls"
+		traced "$RELEASE/broadcast_target" --tls "$tls" --wrapped
+	done
+}
+
 @test "stripped, optimised" {
 	local target dir
 	dir=$(stripped_build "$RELEASE")
@@ -202,9 +247,7 @@ stripped_build() {
 
 @test "through decrypt, where there is no handle" {
 	local dir=$BATS_TEST_TMPDIR mode
-	nm "$RELEASE/std_target" | awk '$3 ~ /6handle17h|6handleC/ { print $3 }' >"$dir/handles"
-	[[ -s $dir/handles ]]
-	objcopy --strip-symbols="$dir/handles" "$RELEASE/std_target" "$dir/std_target"
+	without_handle "$RELEASE"
 	for mode in edges vectored early; do
 		traced "$dir/std_target" --tls 1.3 "$mode"
 	done

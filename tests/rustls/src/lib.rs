@@ -22,6 +22,8 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::version::{TLS12, TLS13};
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 
+mod wrapped;
+
 pub type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 
 /// Lengths at which a tracer's buffers and rustls' records end.
@@ -94,6 +96,7 @@ pub fn message(sender: &str, number: usize, len: usize) -> Vec<u8> {
 pub struct Tls {
     version: &'static SupportedProtocolVersion,
     suite: &'static str,
+    wrapped: bool,
 }
 
 impl Default for Tls {
@@ -101,6 +104,7 @@ impl Default for Tls {
         Self {
             version: &TLS13,
             suite: "",
+            wrapped: false,
         }
     }
 }
@@ -123,11 +127,18 @@ impl Tls {
         }
     }
 
+    pub fn with_suite(&self, suite: &'static str) -> Self {
+        Self { suite, ..*self }
+    }
+
     fn provider(&self) -> Arc<CryptoProvider> {
         let mut provider = ring::default_provider();
         provider
             .cipher_suites
             .retain(|suite| format!("{suite:?}").contains(self.suite));
+        if self.wrapped {
+            wrapped::wrap(&mut provider);
+        }
         Arc::new(provider)
     }
 
@@ -207,6 +218,7 @@ impl Args {
             match word.as_str() {
                 "--truth" => self.truth = Some(self.value("--truth")?.into()),
                 "--tls" => self.tls.version = Tls::version(&self.value("--tls")?)?,
+                "--wrapped" => self.tls.wrapped = true,
                 "--suite" => self.tls.suite = Tls::suite(&self.value("--suite")?)?,
                 _ => return Ok(Some(word)),
             }

@@ -21,7 +21,7 @@ use rustls::{SideData, Stream, StreamOwned};
 use tlssnoop_rustls_targets::{Args, EDGES, Result, Truth, finish, message, ready};
 
 const USAGE: &str = "\
-usage: std_target --truth FILE [--tls 1.2|1.3] [--suite aes128|aes256|chacha] MODE
+usage: std_target --truth FILE [--tls 1.2|1.3] [--suite aes128|aes256|chacha] [--wrapped] MODE
   edges        lengths around the sizes of buffers and records, and none at all
   bulk N LEN   N messages of LEN bytes in each direction
   vectored     write_vectored with 2 to 67 pieces, some of them empty

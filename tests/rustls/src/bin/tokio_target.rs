@@ -36,7 +36,7 @@ usage: tokio_target --truth FILE [OPTION...] both
                  running when every connection has been used (both)
   --log          a line to stderr and one to a pipe after every write
   --decoy        the same, and what looks like a TLS record on a plain connection
-  --tls 1.2|1.3  --suite aes128|aes256|chacha
+  --tls 1.2|1.3  --suite aes128|aes256|chacha  --wrapped
 CONTACT is a file in which the server leaves its address and certificate for the
 client. Both need the same numbers.";
 

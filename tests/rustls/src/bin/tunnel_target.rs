@@ -22,7 +22,7 @@ use tokio::task::JoinSet;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 const USAGE: &str = "\
-usage: tunnel_target --truth FILE [--tls 1.2|1.3] [--suite aes128|aes256|chacha] N
+usage: tunnel_target --truth FILE [--tls 1.2|1.3] [--suite aes128|aes256|chacha] [--wrapped] N
 N connections at a time, each with both ends; FILE.inner gets the inner layer's.";
 
 const LENGTHS: [usize; 9] = [100, 1, 16384, 5000, 16385, 100, 65536, 16362, 200];
