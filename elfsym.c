@@ -2,142 +2,35 @@
 /*
  * elfsym.c - where in an ELF file a function begins.
  *
- * The file is read, not mapped: a file that is cut short while we look at it must
- * not kill us.  Every number in it may be wrong or hostile; libelf checks those of
- * the headers and sections, we check the rest.  Must never print, and never use
- * more memory than the file's symbol and string tables take.
+ * In: the sections that elfsym_file.c reads.  Out: functions, and what their names and
+ * the file's constants tell.  Must never print, never use more memory than the names of
+ * one symbol table take, and never look at these longer than an honest file needs.
  */
 #define _GNU_SOURCE
 #include "elfsym.h"
 
 #include <ctype.h>
 #include <errno.h>
-#include <fcntl.h>
-#include <gelf.h>
-#include <libelf.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
+#include <sys/param.h>
 
-#if defined(__x86_64__)
-#define OUR_MACHINE EM_X86_64
-#elif defined(__aarch64__)
-#define OUR_MACHINE EM_AARCH64
-#else
-#error "tlssnoop knows x86-64 and arm64 only"
-#endif
+#include "elfsym_file.h"
 
-struct elfsym {
-	Elf *elf;
-	int fd;
-	Elf_Scn *dynsym;
-	Elf_Scn *symtab;
-	Elf_Scn *comment;
-	GElf_Phdr *loads; /* the PT_LOAD headers */
-	size_t nloads;
-};
+#define STRINGS_MAX (256 << 20) /* bytes of names that a symbol table may have */
+#define SYMBOLS_MAX (256 << 20) /* bytes of the table itself */
+#define SYMBOLS	    2048	/* that are read at a time */
 
-static int read_loads(struct elfsym *e)
-{
-	size_t n, i;
+/* Names may share their bytes; linkers let few do so */
+#define NAMES_FREE   (64 << 20) /* bytes of names that any file may make us look at, */
+#define NAMES_FACTOR 4		/* besides so many times all of them */
 
-	if (elf_getphdrnum(e->elf, &n))
-		return -EBADMSG;
-	e->loads = calloc(n ? n : 1, sizeof(*e->loads));
-	if (!e->loads)
-		return -ENOMEM;
-	for (i = 0; i < n; i++) {
-		GElf_Phdr *load = &e->loads[e->nloads];
-
-		if (!gelf_getphdr(e->elf, i, load))
-			return -EBADMSG;
-		if (load->p_type == PT_LOAD && load->p_vaddr + load->p_filesz >= load->p_vaddr &&
-		    load->p_offset <= INT64_MAX && load->p_filesz <= INT64_MAX - load->p_offset)
-			e->nloads++;
-	}
-	return 0;
-}
-
-static int read_sections(struct elfsym *e, const GElf_Ehdr *eh)
-{
-	Elf_Scn *scn = NULL;
-	size_t names, n;
-	GElf_Shdr sh;
-
-	if (elf_getshdrnum(e->elf, &n))
-		return -EBADMSG;
-	if (!n) /* sections are optional, if rare to lack; libelf hides those behind the end */
-		return eh->e_shoff ? -EBADMSG : 0;
-	if (elf_getshdrstrndx(e->elf, &names) || !gelf_getshdr(elf_getscn(e->elf, 0), &sh) ||
-	    sh.sh_type != SHT_NULL)
-		return -EBADMSG;
-	while ((scn = elf_nextscn(e->elf, scn))) {
-		const char *name;
-
-		if (!gelf_getshdr(scn, &sh))
-			return -EBADMSG;
-		name = elf_strptr(e->elf, names, sh.sh_name);
-		if (sh.sh_type == SHT_SYMTAB)
-			e->symtab = scn;
-		else if (sh.sh_type == SHT_DYNSYM)
-			e->dynsym = scn;
-		else if (sh.sh_type == SHT_PROGBITS && name && !strcmp(name, ".comment"))
-			e->comment = scn;
-	}
-	return 0;
-}
-
-int elfsym_open(int fd, struct elfsym **elf)
-{
-	struct elfsym *e;
-	GElf_Ehdr eh;
-	int err;
-
-	*elf = NULL;
-	if (elf_version(EV_CURRENT) == EV_NONE)
-		return -ENOTSUP;
-	e = calloc(1, sizeof(*e));
-	if (!e)
-		return -ENOMEM;
-	e->fd = fd;
-	e->elf = elf_begin(fd, ELF_C_READ, NULL);
-	err = -EIO;
-	if (!e->elf)
-		goto fail;
-	err = -ENOEXEC;
-	if (elf_kind(e->elf) != ELF_K_ELF)
-		goto fail;
-	err = -EBADMSG;
-	if (!gelf_getehdr(e->elf, &eh))
-		goto fail;
-	err = -EOPNOTSUPP;
-	if (gelf_getclass(e->elf) != ELFCLASS64 || eh.e_machine != OUR_MACHINE ||
-	    eh.e_ident[EI_DATA] != ELFDATA2LSB)
-		goto fail;
-	err = read_loads(e);
-	if (!err)
-		err = read_sections(e, &eh);
-	if (err)
-		goto fail;
-	*elf = e;
-	return 0;
-fail:
-	elfsym_close(e);
-	return err;
-}
-
-void elfsym_close(struct elfsym *e)
-{
-	if (!e)
-		return;
-	elf_end(e->elf);
-	free(e->loads);
-	free(e);
-}
+/* No name sought is so long; taking one apart takes time by its square */
+#define NAME_MAX_LENGTH 2048
 
 bool elfsym_has_symtab(const struct elfsym *e)
 {
-	return e->symtab;
+	return e->debug || elf_has_functions(e, e);
 }
 
 /* The place in the file of an address in executable memory, or 0 */
@@ -146,7 +39,7 @@ static uint64_t code_offset(const struct elfsym *e, uint64_t address)
 	size_t i;
 
 	for (i = 0; i < e->nloads; i++) {
-		const GElf_Phdr *load = &e->loads[i];
+		const Elf64_Phdr *load = &e->loads[i];
 
 		if ((load->p_flags & PF_X) && address >= load->p_vaddr &&
 		    address - load->p_vaddr < load->p_filesz)
@@ -155,50 +48,91 @@ static uint64_t code_offset(const struct elfsym *e, uint64_t address)
 	return 0;
 }
 
-static int each_of(struct elfsym *e, Elf_Scn *scn, const char *source,
-		   int (*fn)(const struct elfsym_func *, void *), void *ctx)
+/*
+ * Reads symbols from a table of in, which is e or a debug file of it: as many as there is
+ * room for, from *done bytes on, which goes on.  Returns how many, 0 at the end, or -errno.
+ */
+static int read_symbols(const struct elfsym *in, const Elf64_Shdr *table, uint64_t *done,
+			Elf64_Sym *symbols)
 {
-	Elf_Data *data, *strings;
-	const Elf64_Sym *sym, *end;
-	GElf_Shdr sh;
-	int ret = 0;
+	uint64_t n = MIN((table->sh_size - *done) / sizeof(*symbols), SYMBOLS);
+	int err;
 
-	if (!scn)
+	if (table->sh_size > SYMBOLS_MAX)
+		return -E2BIG;
+	err = elf_read(in, symbols, n * sizeof(*symbols), table->sh_offset + *done);
+	*done += n * sizeof(*symbols);
+	return err ? err : (int)n;
+}
+
+/* Where in the file is the function that a symbol defines?  0: it defines none */
+static uint64_t function_offset(const struct elfsym *e, const Elf64_Sym *sym)
+{
+	/* an undefined symbol may have an address all the same: that of its PLT */
+	if (sym->st_shndx == SHN_UNDEF || ELF64_ST_TYPE(sym->st_info) != STT_FUNC)
 		return 0;
-	if (!gelf_getshdr(scn, &sh))
-		return -EBADMSG;
-	data = elf_getdata(scn, NULL);
-	strings = elf_getdata(elf_getscn(e->elf, sh.sh_link), NULL);
-	if (!data || !strings || !strings->d_size || !strings->d_buf ||
-	    ((const char *)strings->d_buf)[strings->d_size - 1])
-		return -EBADMSG;
-	sym = data->d_buf;
-	end = sym + data->d_size / sizeof(*sym);
-	for (; sym < end && !ret; sym++) {
-		struct elfsym_func func;
+	return code_offset(e, sym->st_value);
+}
 
-		/* an undefined symbol may have an address all the same: that of its PLT */
-		if (sym->st_shndx == SHN_UNDEF || ELF64_ST_TYPE(sym->st_info) != STT_FUNC ||
-		    sym->st_name >= strings->d_size)
-			continue;
-		func.offset = code_offset(e, sym->st_value);
-		if (!func.offset)
-			continue;
-		func.address = sym->st_value;
-		func.name = (const char *)strings->d_buf + sym->st_name;
-		func.source = source;
-		ret = fn(&func, ctx);
+/* Calls fn for the functions of e in a table of in */
+static int each_of(const struct elfsym *e, const struct elfsym *in, const Elf64_Shdr *table,
+		   const char *source, int (*fn)(const struct elfsym_func *, void *), void *ctx)
+{
+	struct elfsym_func func = {.source = source};
+	Elf64_Sym symbols[SYMBOLS];
+	uint64_t budget, done = 0;
+	const Elf64_Shdr *sh;
+	void *strings;
+	int i, n, ret;
+	size_t length;
+
+	if (table->sh_link >= in->nsections)
+		return -EBADMSG;
+	sh = &in->sections[table->sh_link];
+	ret = elf_load(in, sh, STRINGS_MAX, &strings);
+	if (!ret && (!sh->sh_size || ((char *)strings)[sh->sh_size - 1]))
+		ret = -EBADMSG;
+	budget = NAMES_FREE + NAMES_FACTOR * sh->sh_size;
+	while (!ret && (n = read_symbols(in, table, &done, symbols))) {
+		ret = MIN(n, 0);
+		for (i = 0; i < n && !ret; i++) {
+			func.offset = function_offset(e, &symbols[i]);
+			if (!func.offset || symbols[i].st_name >= sh->sh_size)
+				continue;
+			func.address = symbols[i].st_value;
+			func.name = (const char *)strings + symbols[i].st_name;
+			length = strnlen(func.name, NAME_MAX_LENGTH);
+			ret = budget < length ? -E2BIG : fn(&func, ctx);
+			budget -= length;
+		}
 	}
+	free(strings);
 	return ret;
+}
+
+bool elf_has_functions(const struct elfsym *e, const struct elfsym *in)
+{
+	Elf64_Sym symbols[SYMBOLS];
+	uint64_t done = 0;
+	int i, n = 0;
+
+	while (in->symtab && (n = read_symbols(in, in->symtab, &done, symbols)) > 0)
+		for (i = 0; i < n; i++)
+			if (function_offset(e, &symbols[i]))
+				return true;
+	return false;
 }
 
 int elfsym_each(struct elfsym *e, int (*fn)(const struct elfsym_func *, void *), void *ctx)
 {
-	int ret;
+	int ret = 0;
 
-	ret = each_of(e, e->dynsym, ".dynsym", fn, ctx);
-	if (!ret)
-		ret = each_of(e, e->symtab, ".symtab", fn, ctx);
+	if (e->dynsym)
+		ret = each_of(e, e, e->dynsym, ".dynsym", fn, ctx);
+	if (!ret && e->symtab)
+		ret = each_of(e, e, e->symtab, ".symtab", fn, ctx);
+	if (!ret && e->debug)
+		ret = each_of(e, e->debug, e->debug->symtab, e->debug_source, fn, ctx);
 	return ret;
 }
 
@@ -259,9 +193,6 @@ static size_t without_instance(const char *s, size_t n)
 	return n;
 }
 
-/* No name sought is so long; taking one apart takes time by its square */
-#define NAME_MAX_LENGTH 2048
-
 /*
  * rustc's two manglings.  legacy: _ZN <length and name>... 17h<16 hex digits>E, with the
  * characters that a linker dislikes written as $XX$; closures and shims have a {{...}}
@@ -273,7 +204,8 @@ static size_t without_instance(const char *s, size_t n)
 struct elfsym_name elfsym_name(const char *symbol)
 {
 	struct elfsym_name name = {.path = symbol, .length = strnlen(symbol, NAME_MAX_LENGTH)};
-	const char *suffix, *at;
+	const char *at;
+	size_t n;
 
 	if (name.length == NAME_MAX_LENGTH)
 		return name;
@@ -284,18 +216,17 @@ struct elfsym_name elfsym_name(const char *symbol)
 		name.kind = NAME_C;
 		return name;
 	}
-	suffix = strstr(symbol, ".llvm.");
-	if (suffix && !suffix[6 + count_if(suffix + 6, isdigit)])
-		name.length = suffix - symbol;
+	for (n = name.length; isdigit((unsigned char)symbol[n - 1]); n--)
+		;
+	if (n > 6 && !strncmp(symbol + n - 6, ".llvm.", 6))
+		name.length = n - 6;
 	if (!strncmp(symbol, "_ZN", 3)) {
-		size_t n = name.length;
-
+		n = name.length;
 		if (n < 24 || strncmp(symbol + n - 20, "17h", 3) || symbol[n - 1] != 'E' ||
 		    count_if(symbol + n - 17, isxdigit) < 16)
 			return name;
 		name.length = n - 20;
-		if (!has(&name, "$u7b$$u7b$") && !has(&name, "drop_in_place"))
-			name.kind = NAME_LEGACY;
+		name.kind = NAME_LEGACY;
 	} else if (!strncmp(symbol, "_RNvM", 5) || !strncmp(symbol, "_RNvX", 5)) {
 		if (memchr(symbol, '.', name.length))
 			return name;
@@ -315,7 +246,8 @@ bool elfsym_matches(const struct elfsym_name *name, const struct elfsym_pattern 
 		       !memcmp(name->path, p->name, name->length);
 	case NAME_LEGACY:
 		if (!p->legacy_tail || !ends_with(name->path, name->length, p->legacy_tail) ||
-		    (p->legacy_has && !has(name, p->legacy_has)))
+		    (p->legacy_has && !has(name, p->legacy_has)) || has(name, "$u7b$$u7b$") ||
+		    has(name, "drop_in_place"))
 			return false;
 		break;
 	case NAME_V0_TRAIT:
@@ -358,47 +290,61 @@ static int version_in(const char *data, size_t n, size_t limit, const char *pref
 	return -ENOENT;
 }
 
-#define WINDOW	(1 << 20) /* bytes of a file read at a time */
-#define OVERLAP 256	  /* more than a prefix and a version take */
+#define WINDOW	    (1 << 20) /* bytes of a file read at a time */
+#define OVERLAP	    256	      /* more than a prefix and a version take */
+#define COMMENT_MAX (1 << 16) /* bytes of .comment, which has a few hundred */
 
-static int version_in_segment(struct elfsym *e, const GElf_Phdr *load, char *window,
-			      const char *prefix, char *buf, size_t size)
+/* The same in a part of the file.  Returns 0, -ENOENT, or what reading it failed with */
+static int version_in_bytes(struct elfsym *e, uint64_t offset, uint64_t length, char *window,
+			    const char *prefix, char *buf, size_t size)
 {
-	uint64_t done = 0, want;
-	ssize_t n, limit;
+	uint64_t done = 0, want, limit;
+	int err = 0;
 
-	while (done < load->p_filesz) {
-		want = load->p_filesz - done < WINDOW ? load->p_filesz - done : WINDOW;
-		n = pread(e->fd, window, want, load->p_offset + done);
-		if (n < 0)
-			return -errno;
+	if (offset > e->size)
+		return -ENOENT;
+	length = MIN(length, e->size - offset);
+	while (done < length && !err) {
+		want = MIN(length - done, WINDOW);
+		err = elf_read(e, window, want, offset + done);
 		/* what begins in the last bytes may go on: it is found in the next window */
-		limit = n == WINDOW ? n - OVERLAP : n;
-		if (!version_in(window, n, limit, prefix, buf, size))
+		limit = want == WINDOW ? want - OVERLAP : want;
+		if (!err && !version_in(window, want, limit, prefix, buf, size))
 			return 0;
-		if (n < WINDOW)
-			break;
 		done += limit;
 	}
-	return -ENOENT;
+	return err ? err : -ENOENT;
 }
 
+/* The sections with constants; where there are no sections, what cannot be written to */
 int elfsym_version(struct elfsym *e, const char *prefix, char *buf, size_t size)
 {
-	Elf_Data *comment = e->comment ? elf_rawdata(e->comment, NULL) : NULL;
-	char *window;
-	size_t i;
+	const Elf64_Shdr *sh = elf_section(e, ".comment");
+	char *window = malloc(WINDOW);
+	uint64_t left = e->size; /* honest sections do not overlap */
 	int err = -ENOENT;
+	size_t i;
 
-	if (comment && comment->d_buf &&
-	    !version_in(comment->d_buf, comment->d_size, comment->d_size, prefix, buf, size))
-		return 0;
-	window = malloc(WINDOW);
 	if (!window)
 		return -ENOMEM;
-	for (i = 0; i < e->nloads && err == -ENOENT; i++)
-		if (!(e->loads[i].p_flags & PF_W))
-			err = version_in_segment(e, &e->loads[i], window, prefix, buf, size);
+	if (sh)
+		err = version_in_bytes(e, sh->sh_offset, MIN(sh->sh_size, COMMENT_MAX), window,
+				       prefix, buf, size);
+	for (i = 0; i < e->nsections && err == -ENOENT; i++) {
+		sh = &e->sections[i];
+		if (sh->sh_type != SHT_PROGBITS || sh->sh_size > left ||
+		    (sh->sh_flags & (SHF_ALLOC | SHF_WRITE | SHF_EXECINSTR)) != SHF_ALLOC)
+			continue;
+		err = version_in_bytes(e, sh->sh_offset, sh->sh_size, window, prefix, buf, size);
+		left -= sh->sh_size;
+	}
+	for (i = 0; i < e->nloads && !e->nsections && err == -ENOENT; i++) {
+		if (e->loads[i].p_flags & PF_W || e->loads[i].p_filesz > left)
+			continue;
+		err = version_in_bytes(e, e->loads[i].p_offset, e->loads[i].p_filesz, window,
+				       prefix, buf, size);
+		left -= e->loads[i].p_filesz;
+	}
 	free(window);
 	return err;
 }

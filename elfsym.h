@@ -16,8 +16,8 @@ struct elfsym;
 
 /* A function that the file defines */
 struct elfsym_func {
-	const char *name;   /* as in the file; belongs to the file, valid until elfsym_close() */
-	const char *source; /* where it was found: ".symtab", ".dynsym"; static */
+	const char *name;   /* as in the file; valid while the callback runs */
+	const char *source; /* where it was found, see those who find; static */
 	uint64_t offset;    /* of its first instruction, in bytes from the file's beginning */
 	uint64_t address;   /* the same as a virtual address of the file */
 };
@@ -50,21 +50,34 @@ struct elfsym_name {
 /*
  * Opens the ELF file behind fd, which stays the caller's and must stay open until
  * elfsym_close().  Returns 0, or -ENOEXEC: no ELF file, -EOPNOTSUPP: an ELF file for
- * another machine or of 32 bits, -EBADMSG: damaged, -ENOMEM, -EIO.
+ * another machine or of 32 bits, -EBADMSG: damaged, -ENOMEM, or what reading it failed with.
  */
 int elfsym_open(int fd, struct elfsym **elf);
 void elfsym_close(struct elfsym *elf);
 
 /*
+ * If the file's .symtab names none of its functions, or was stripped: looks for another
+ * file that does.  First in its .gnu_debugdata, then for a debug file by its build-id
+ * below /usr/lib/debug/.build-id, then for the one that its .gnu_debuglink names, in dir
+ * (absolute; NULL: not known), below it in .debug, and in /usr/lib/debug followed by dir.
+ * Each of roots, directory descriptors that stay the caller's, is taken for / in turn:
+ * the process may see other files than we do.  It does not matter in whose a debug file
+ * is found: it must have the file's build-id, and the checksum that .gnu_debuglink gives.
+ * What is damaged, or too large for a debug file, is as if it were not there.
+ */
+void elfsym_find_debug(struct elfsym *elf, const char *dir, const int *roots, size_t nroots);
+
+/*
  * Calls fn for each function that the file defines, those of .dynsym first; a function
- * with several names, or in both tables, comes once for each.  fn ends the walk by
- * returning other than 0.  Returns what fn returned last, 0 if there is no symbol, or
- * -EBADMSG.
+ * with several names, or in both tables, comes once for each.  .source is ".dynsym", or
+ * ".symtab", "debugdata", "build-id" or "debuglink".  fn ends the walk by returning other
+ * than 0.  Returns what fn returned last, 0 if there is no symbol, -EBADMSG, -E2BIG: more
+ * symbols than we look at, -ENOMEM, or what reading the file failed with.
  */
 int elfsym_each(struct elfsym *elf, int (*fn)(const struct elfsym_func *func, void *ctx),
 		void *ctx);
 
-/* True if the file has a .symtab: without one, functions are missing from the walk */
+/* True if the walk includes a full symbol table: without one, functions are missing from it */
 bool elfsym_has_symtab(const struct elfsym *elf);
 
 /* Takes a symbol's name apart; does not fail: a name of no use is NAME_OTHER */
@@ -76,7 +89,7 @@ bool elfsym_matches(const struct elfsym_name *name, const struct elfsym_pattern 
 /*
  * Looks in .comment and in the data of the file for prefix followed by a version, that
  * is a digit and what follows of [0-9A-Za-z.+-], and copies that version, terminated, to
- * buf of size bytes.  Returns 0, -ENOENT, -EIO or -ENOMEM.
+ * buf of size bytes.  Returns 0, -ENOENT, -ENOMEM, or what reading failed with.
  */
 int elfsym_version(struct elfsym *elf, const char *prefix, char *buf, size_t size);
 
@@ -95,7 +108,7 @@ enum elfsym_role {
  * for files without symbols.  It knows rustls 0.20 to 0.24 and OpenSSL, x86-64 and arm64,
  * whichever runs.  Calls fn for each; .name is the cipher ("tls13", "tls12-gcm",
  * "tls12-chacha", "tls12": both), the versions of rustls that have such states ("0.23.11+")
- * or "SSL_METHOD", .source is ".vtable", both static.  fn ends the walk by returning other
+ * or "SSL_METHOD", .source is "tables", both static.  fn ends the walk by returning other
  * than 0.  Returns what fn returned last, 0 if there is nothing, or, before any call, one
  * of elfsym_open()'s errors, or -E2BIG: looking through the file would take too long.
  *

@@ -855,7 +855,7 @@ int elfsym_tables(int fd,
 		const struct hit *h = &f.hits[i];
 		const struct range *r = text_of(f.im, h->address);
 		struct elfsym_func func = {.name = h->name,
-					   .source = ".vtable",
+					   .source = "tables",
 					   .offset = r->offset + (h->address - r->address),
 					   .address = h->address};
 

@@ -1243,17 +1243,49 @@ static const char *elf_error(int err)
 		return "the ELF file is damaged";
 	case -EOPNOTSUPP:
 		return "a program of 32 bits or for another machine, which tlssnoop does not trace";
+	case -E2BIG:
+		return "looking through it would take too long";
 	default:
 		return strerror(-err);
 	}
 }
 
 /*
- * Finds the hooks in an open file, unless that was done before.  Takes fd over.  Returns
- * the file's number in files[], or -errno; what is wrong with its contents is in .error.
+ * Finds the symbols of a file that was stripped of them.  Its debug file lies where the
+ * package of the program put it: in the root of the process (pid, 0: of none) if that is
+ * another one, as in a container; or in ours, as containers seldom have any.
  */
-static int add_file(int fd, const char *path)
+static void find_debug(struct elfsym *elf, const char *path, pid_t pid)
 {
+	char dir[PATH_MAX], root[32];
+	int roots[2];
+	size_t n = 0, i;
+	char *slash;
+
+	snprintf(dir, sizeof(dir), "%s", path);
+	slash = strrchr(dir, '/');
+	if (slash)
+		*slash = 0;
+	snprintf(root, sizeof(root), "/proc/%d/root", pid);
+	for (i = 0; i < ARRAY_SIZE(roots); i++) {
+		if (!i && !pid)
+			continue;
+		roots[n] = open(i ? "/" : root, O_PATH | O_DIRECTORY | O_CLOEXEC);
+		n += roots[n] >= 0;
+	}
+	elfsym_find_debug(elf, path[0] == '/' ? dir : NULL, roots, n);
+	while (n)
+		close(roots[--n]);
+}
+
+/*
+ * Finds the hooks in an open file, unless that was done before.  Takes fd over.  path is
+ * how the process pid has it, or, with 0, how we do.  Returns the file's number in files[],
+ * or -errno; what is wrong with its contents is in .error.
+ */
+static int add_file(int fd, const char *path, pid_t pid)
+{
+	char whole[PATH_MAX];
 	struct elfsym *elf;
 	struct stat st;
 	struct file *f;
@@ -1278,10 +1310,14 @@ static int add_file(int fd, const char *path)
 	f->path = strdup(path);
 	f->error = S_ISREG(st.st_mode) ? elfsym_open(fd, &elf) : -ENOEXEC;
 	if (!f->error) {
+		find_debug(elf, pid ? path : realpath(path, whole) ?: "", pid);
 		f->symbols = elfsym_has_symtab(elf);
 		f->error = elfsym_each(elf, add_named, f);
-		if (!f->error && !f->symbols) /* an error means: nothing that we know */
-			elfsym_tables(fd, add_unnamed, f);
+		if (!f->error && !f->symbols) {
+			err = elfsym_tables(fd, add_unnamed, f);
+			if (err)
+				complain("not all is found", safe(path), "%s", elf_error(err));
+		}
 		drop_outranked(f);
 		if (!f->nsites &&
 		    !elfsym_version(elf, "rustc version ", f->rustc, sizeof(f->rustc)))
@@ -1460,7 +1496,7 @@ static bool on_server(pid_t pid, const struct mapping *m)
 static int read_mapping(pid_t pid, const struct mapping *m)
 {
 	int fd = open_mapping(pid, m);
-	int n = fd < 0 ? -errno : add_file(fd, m->path);
+	int n = fd < 0 ? -errno : add_file(fd, m->path, pid);
 
 	/* of all files of a machine those are kept in which there is something */
 	if (env.machine && !env.list && n >= 0 && (size_t)n == nfiles - 1 && !files[n].nsites &&
@@ -2948,7 +2984,7 @@ static int find_targets(void)
 
 	for (i = 0; i < env.npaths; i++) {
 		fd = open(env.paths[i], O_RDONLY | O_NONBLOCK | O_CLOEXEC); /* a fifo waits */
-		n = fd < 0 ? -errno : add_file(fd, env.paths[i]);
+		n = fd < 0 ? -errno : add_file(fd, env.paths[i], 0);
 		if (n >= 0 && files[n].error)
 			n = files[n].error;
 		if (n < 0) {
@@ -2986,7 +3022,7 @@ static void attach_usual(void)
 		return;
 	for (i = 0; i < found.gl_pathc; i++) {
 		fd = open(found.gl_pathv[i], O_RDONLY | O_NONBLOCK | O_CLOEXEC);
-		n = fd < 0 ? -errno : add_file(fd, found.gl_pathv[i]);
+		n = fd < 0 ? -errno : add_file(fd, found.gl_pathv[i], 0);
 		if (n >= 0 && files[n].nsites)
 			attach_everywhere(&files[n]);
 	}
