@@ -128,6 +128,9 @@ static const char *const direction_names[] = {"read", "write"};
 /* what precedes a library's version in its data */
 static const char *const version_prefixes[LIB_COUNT] = {"OpenSSL ", "/rustls-"};
 
+/* and that of Rust's compiler, in .comment */
+#define RUSTC "rustc version "
+
 enum format { FORMAT_ASCII, FORMAT_HEX, FORMAT_DUMP, FORMAT_TEXT, FORMAT_JSON };
 
 /* What the user asked for */
@@ -1015,12 +1018,12 @@ struct file {
 	size_t nsites;
 	char rustc[32]; /* version, if nothing was found in it and it is made of Rust */
 	char rustls[32];
-	const char *no_decrypt; /* a cipher of rustls whose function was not found, or NULL */
-	bool symbols;		/* it has a .symtab */
-	int error;		/* 0, or why nothing could be found in it */
-	bool told;		/* the user knows that */
-	bool named;		/* by -l: traced in whatever process runs it */
-	bool everywhere;	/* its probes are in all processes */
+	char no_decrypt[64]; /* ciphers of rustls whose function was not found, or "" */
+	bool symbols;	     /* it has a .symtab */
+	int error;	     /* 0, or why nothing could be found in it */
+	bool told;	     /* the user knows that */
+	bool named;	     /* by -l: traced in whatever process runs it */
+	bool everywhere;     /* its probes are in all processes */
 };
 
 struct process {
@@ -1184,6 +1187,21 @@ static bool has_site(const struct file *f, enum library lib, enum direction dir,
 	return false;
 }
 
+/* Adds a word to a list with commas, unless it is there or there is no room */
+static void add_word(char *list, size_t size, const char *word)
+{
+	size_t n = strlen(word), used = strlen(list);
+	const char *at = list;
+
+	while ((at = strstr(at, word))) {
+		if ((at == list || at[-1] == ',') && (!at[n] || at[n] == ','))
+			return;
+		at += n;
+	}
+	if (used + 1 + n < size)
+		sprintf(list + used, "%s%s", used ? "," : "", word);
+}
+
 /* A function found by the tables that it is called through, of which no symbol told */
 static int add_unnamed(const struct elfsym_func *func, enum elfsym_role role, void *ctx)
 {
@@ -1192,7 +1210,7 @@ static int add_unnamed(const struct elfsym_func *func, enum elfsym_role role, vo
 	size_t i;
 
 	if (role == ELFSYM_NO_DECRYPT)
-		f->no_decrypt = func->name;
+		add_word(f->no_decrypt, sizeof(f->no_decrypt), func->name);
 	/* before 0.22 not all of the states are found, and 0.24's take other arguments: decrypt
 	 * shows all */
 	if (role == ELFSYM_HANDLE && strncmp(func->name, "0.22", 4) &&
@@ -1232,6 +1250,17 @@ static void drop_outranked(struct file *f)
 static bool is_foreign(int err)
 {
 	return err == -ENOEXEC || err == -EOPNOTSUPP;
+}
+
+/* The ciphers that would be decrypted unseen, "" if there is none */
+static const char *undecrypted(const struct file *f)
+{
+	size_t i;
+
+	for (i = 0; i < f->nsites; i++)
+		if (f->sites[i].hook->shape == SHAPE_DECRYPT)
+			return f->no_decrypt;
+	return "";
 }
 
 static const char *elf_error(int err)
@@ -1319,9 +1348,9 @@ static int add_file(int fd, const char *path, pid_t pid)
 				complain("not all is found", safe(path), "%s", elf_error(err));
 		}
 		drop_outranked(f);
-		if (!f->nsites &&
-		    !elfsym_version(elf, "rustc version ", f->rustc, sizeof(f->rustc)))
-			elfsym_version(elf, "/rustls-", f->rustls, sizeof(f->rustls));
+		if (!f->nsites && !elfsym_version(elf, RUSTC, f->rustc, sizeof(f->rustc)))
+			elfsym_version(elf, version_prefixes[LIB_RUSTLS], f->rustls,
+				       sizeof(f->rustls));
 		elfsym_close(elf);
 	}
 	if (f->nsites || env.list) /* for the probes, or to tell its version */
@@ -1814,26 +1843,90 @@ static void add_descendants(void)
 
 /* -L */
 
+/* What stands there of a file */
+struct listed {
+	const char *whose;
+	const struct file *f;
+	char version[LIB_COUNT][32];
+	char rustc[32];
+};
+
+static const char *or_dash(const char *s)
+{
+	return s[0] ? s : "-";
+}
+
+/* "# PID LIBRARY VERSION rustc VERSION DIR GROUP SOURCE: why: FILE" */
+static void list_remark(const struct listed *l, enum library lib, enum direction dir,
+			const char *group, const char *source, const char *why, const char *what)
+{
+	fprintf(out, "# %s %s %s rustc %s %s %s %s: %s%s: %s\n", l->whose, library_names[lib],
+		or_dash(l->version[lib]), or_dash(l->rustc), direction_names[dir], or_dash(group),
+		or_dash(source), why, what, safe(l->f->path));
+}
+
+/* Which group of hooks was chosen for a direction of a library, and why */
+static void list_group(const struct listed *l, enum library lib, enum direction dir)
+{
+	char group[64] = "", source[64] = "", better[64] = "";
+	const struct hook *h, *used = NULL;
+	const char *method;
+	size_t i;
+
+	for (i = 0; i < l->f->nsites; i++) {
+		h = l->f->sites[i].hook;
+		if (h->lib != lib || h->dir != dir)
+			continue;
+		method = strstr(h->function, "::");
+		add_word(group, sizeof(group), method ? method + 2 : h->function);
+		add_word(source, sizeof(source), l->f->sites[i].source);
+		used = h;
+	}
+	for (h = hooks; used && h < hooks + ARRAY_SIZE(hooks); h++)
+		if (h->lib == lib && h->dir == dir && h->rank < used->rank)
+			add_word(better, sizeof(better), h->function);
+	if (!used)
+		list_remark(l, lib, dir, "", "", "no function found", "");
+	else if (l->rustc[0])
+		list_remark(l, lib, dir, group, source,
+			    better[0] ? "there is no " : "the first choice", better);
+	if (lib == LIB_RUSTLS && dir == DIR_READ && undecrypted(l->f)[0])
+		list_remark(l, lib, dir, "", "", "no function found that decrypts ",
+			    undecrypted(l->f));
+}
+
 static void list_file(const char *whose, const struct file *f, const char *crypto_version)
 {
-	char version[LIB_COUNT][32] = {"", ""};
+	struct listed l = {.whose = whose, .f = f};
+	bool seen[LIB_COUNT] = {false};
 	struct elfsym *elf;
 	size_t i;
 
-	if (!elfsym_open(f->fd, &elf)) {
+	for (i = 0; i < f->nsites; i++)
+		seen[f->sites[i].hook->lib] = true;
+	if (f->nsites && !elfsym_open(f->fd, &elf)) {
 		for (i = 0; i < LIB_COUNT; i++)
-			elfsym_version(elf, version_prefixes[i], version[i], sizeof(version[i]));
+			if (seen[i])
+				elfsym_version(elf, version_prefixes[i], l.version[i],
+					       sizeof(l.version[i]));
+		elfsym_version(elf, RUSTC, l.rustc, sizeof(l.rustc));
 		elfsym_close(elf);
 	}
-	if (!version[LIB_OPENSSL][0])
-		snprintf(version[LIB_OPENSSL], sizeof(version[0]), "%s", crypto_version);
+	if (!l.version[LIB_OPENSSL][0])
+		snprintf(l.version[LIB_OPENSSL], sizeof(l.version[0]), "%s", crypto_version);
 	for (i = 0; i < f->nsites; i++) {
 		const struct hook *h = f->sites[i].hook;
 
-		fprintf(out, "%-7s %-8s %-10s %-5s %-8s 0x%08" PRIx64 " %-26s %s\n", whose,
-			library_names[h->lib], version[h->lib][0] ? version[h->lib] : "-",
-			direction_names[h->dir], f->sites[i].source, (uint64_t)f->sites[i].offset,
-			h->function, safe(f->path));
+		fprintf(out, "%-7s %-8s %-10s %-5s %-9s 0x%08" PRIx64 " %-26s %s\n", whose,
+			library_names[h->lib], or_dash(l.version[h->lib]), direction_names[h->dir],
+			f->sites[i].source, (uint64_t)f->sites[i].offset, h->function,
+			safe(f->path));
+	}
+	for (i = 0; i < LIB_COUNT; i++) {
+		if (!seen[i])
+			continue;
+		list_group(&l, i, DIR_READ);
+		list_group(&l, i, DIR_WRITE);
 	}
 }
 
@@ -1872,7 +1965,7 @@ static void list(void)
 {
 	size_t i, n = 0;
 
-	fprintf(out, "%-7s %-8s %-10s %-5s %-8s %-10s %-26s %s\n", "PID", "LIBRARY", "VERSION",
+	fprintf(out, "%-7s %-8s %-10s %-5s %-9s %-10s %-26s %s\n", "PID", "LIBRARY", "VERSION",
 		"DIR", "SOURCE", "OFFSET", "FUNCTION", "FILE");
 	for (i = 0; i < nfiles; i++) { /* so far: those of -l */
 		list_file("-", &files[i], "");
@@ -2336,12 +2429,9 @@ static void warn_half(const struct file *f)
 
 	for (i = 0; i < f->nsites; i++)
 		seen[f->sites[i].hook->lib][f->sites[i].hook->dir] = true;
-	for (i = 0; i < f->nsites && f->no_decrypt; i++)
-		if (f->sites[i].hook->shape == SHAPE_DECRYPT) {
-			complain("not all is seen", safe(f->path),
-				 "rustls: no function found that decrypts %s", f->no_decrypt);
-			break;
-		}
+	if (undecrypted(f)[0])
+		complain("not all is seen", safe(f->path),
+			 "rustls: no function found that decrypts %s", undecrypted(f));
 	for (i = 0; i < LIB_COUNT; i++)
 		if (seen[i][DIR_READ] != seen[i][DIR_WRITE])
 			complain("only one direction", safe(f->path),
