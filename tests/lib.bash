@@ -120,6 +120,24 @@ compare() {
 		"${@:2}" "$TRACE"
 }
 
+# compare_streams WRITERS: WRITERS is the truth of those who wrote what the target has read
+compare_streams() {
+	((SNOOP_STATUS == 0)) || fail "tlssnoop ended with status $SNOOP_STATUS"
+	compare json --stream --peer-truth "$1"
+}
+
+# traced PROGRAM ARG...: trace one run with both ends of its connections
+traced() {
+	echo "# traced: $*"
+	start_target "$1" --truth "$TRUTH" "${@:2}"
+	start_tlssnoop -j -p "$TARGET_PID"
+	go
+	wait_target
+	wait_tlssnoop
+	"$PYTHON" "$TESTS/trace.py" pairs "$TRUTH"
+	compare_streams "$TRUTH"
+}
+
 # make_certificate: once for all tests of a file; sets CERT and KEY
 make_certificate() {
 	CERT=$BATS_FILE_TMPDIR/cert.pem

@@ -21,24 +21,6 @@ teardown() {
 	finish
 }
 
-# compare_streams WRITERS: WRITERS is the truth of those who wrote what the target has read
-compare_streams() {
-	((SNOOP_STATUS == 0)) || fail "tlssnoop ended with status $SNOOP_STATUS"
-	compare json --stream --peer-truth "$1"
-}
-
-# traced PROGRAM ARG...: trace one run with both ends of its connections
-traced() {
-	echo "# traced: $*"
-	start_target "$1" --truth "$TRUTH" "${@:2}"
-	start_tlssnoop -j -p "$TARGET_PID"
-	go
-	wait_target
-	wait_tlssnoop
-	"$PYTHON" "$TESTS/trace.py" pairs "$TRUTH"
-	compare_streams "$TRUTH"
-}
-
 # every_tls ARG...: std_target with both versions of TLS
 every_tls() {
 	local tls
@@ -58,6 +40,7 @@ apart() {
 	start_target "$RELEASE/tokio_target" --truth "$truth.client" "${@:2}" client "$contact"
 	pid[client]=$TARGET_PID
 
+	# shellcheck disable=SC2034 # lib.bash looks at it
 	TARGET_PID=${pid[$side]} TRUTH=$truth.$side
 	start_tlssnoop -j -p "$TARGET_PID"
 	echo go >&"$stdin"

@@ -20,9 +20,10 @@ setup_file() {
 	export RELEASE FAT DEV MANGLED_V0 TABLES
 }
 
-# symbols FILE: "role address" for each function that its symbols name
+# symbols FILE: "role address" for each function that its symbols name; encrypters that wrap
+# others have no shape of their own, and need not be found
 symbols() {
-	nm "$1" | grep -v -e InvalidMessage -e '[$]u7b[$]' | sed -nE \
+	nm "$1" | grep -v -e InvalidMessage -e '[$]u7b[$]' -e wrapped | sed -nE \
 		-e 's/^(\w+) [tT] .*MessageEncrypter([$]GT[$])?7encrypt.*/encrypt \1/p' \
 		-e 's/^(\w+) [tT] .*MessageDecrypter([$]GT[$])?7decrypt.*/decrypt \1/p' \
 		-e 's/^(\w+) [tT] .*ExpectTraffic.*[E$]6handle.*/handle \1/p' | sort -u

@@ -144,15 +144,30 @@ impl Tls {
 
     /// With the certificate that the client has to know.
     pub fn server(&self) -> Result<(ServerConfig, CertificateDer<'static>)> {
+        let (certificate, key) = Self::certificate()?;
+        let config = self.server_with(certificate.clone(), key)?;
+        Ok((config, certificate))
+    }
+
+    /// A certificate for this run and its key.
+    pub fn certificate() -> Result<(CertificateDer<'static>, PrivateKeyDer<'static>)> {
         let own = rcgen::generate_simple_self_signed(["localhost".to_string()])?;
         let certificate = CertificateDer::from(own.cert);
         let key = PrivateKeyDer::Pkcs8(own.signing_key.serialize_der().into());
+        Ok((certificate, key))
+    }
+
+    pub fn server_with(
+        &self,
+        certificate: CertificateDer<'static>,
+        key: PrivateKeyDer<'static>,
+    ) -> Result<ServerConfig> {
         let config = ServerConfig::builder_with_provider(self.provider())
             .with_protocol_versions(&[self.version])?
             .with_no_client_auth()
-            .with_single_cert(vec![certificate.clone()], key)?;
+            .with_single_cert(vec![certificate], key)?;
 
-        Ok((config, certificate))
+        Ok(config)
     }
 
     pub fn client(&self, server: CertificateDer<'static>) -> Result<ClientConfig> {
