@@ -51,6 +51,10 @@ copy_sources() {
 	[[ $output == *'no-such-bpftool is missing: apt-get install bpftool'* ]] || fail "$output"
 	output=$(make -C "$COPY" CLANG=no-such-clang 2>&1) && fail 'it was built'
 	[[ $output == *'no-such-clang is missing: apt-get install clang'* ]] || fail "$output"
+	printf '%s\n' '#!/bin/sh' "[ \"\$2\" != liblzma ] && exec pkg-config \"\$@\"" >"$COPY/no-lzma"
+	chmod +x "$COPY/no-lzma"
+	output=$(make -C "$COPY" PKG_CONFIG=./no-lzma 2>&1) && fail 'it was built'
+	[[ $output == *'the library liblzma is missing: apt-get install liblzma-dev'* ]] || fail "$output"
 }
 
 @test "every file says its licence" {
