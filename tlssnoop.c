@@ -1607,6 +1607,15 @@ static int file_of(const struct process *p, const struct mapping *m)
 	return n;
 }
 
+/* Or is it only a file of its that we may not read? */
+static bool may_look(pid_t pid)
+{
+	char path[64], root[8];
+
+	snprintf(path, sizeof(path), "/proc/%d/root", pid);
+	return readlink(path, root, sizeof(root)) >= 0;
+}
+
 typedef void mapping_fn(struct process *p, size_t file, const struct mapping *m);
 
 /* Calls fn for a mapping's file, unless there is nothing in it.  Returns 0, -EACCES or
@@ -1616,7 +1625,7 @@ static int look_at(struct process *p, const struct mapping *m, mapping_fn *fn)
 	int n = file_of(p, m);
 	struct file *f;
 
-	if (n == -EACCES || n == -EPERM)
+	if ((n == -EACCES || n == -EPERM) && !may_look(p->pid))
 		return n;
 	if (n < 0) {
 		/* no file but a device, or unmapped meanwhile */
