@@ -965,7 +965,8 @@ int encrypt_sleepable(struct regs *regs)
 
 /*
  * SHAPE_HANDLE: rustls 0.16 to 0.23, <ExpectTraffic as State>::handle(self: Box<Self>,
- * context, message).  The message begins with the tag of its payload, whose variants
+ * context, message), and 0.24, handle(self: Box<Self>, input, output), whose input begins
+ * with the message.  The message begins with the tag of its payload, whose variants
  * are told by a niche: top bit set, ApplicationData being number 5 in 0.23.14 and later
  * (4 with rustc 1.97 and newer), 4 in earlier 0.23, 3 in 0.20 to 0.22, 0x19 in 0.19.  The
  * variants in between never reach this state.  Its bytes: {capacity or niche, pointer,
@@ -979,12 +980,18 @@ static __always_inline bool is_appdata(__u64 tag)
 
 static __always_inline int handle(bool sleepable, struct regs *regs)
 {
-	__u64 row = row_of(regs), message = rust_arg3(regs), word[2];
+	__u64 row = row_of(regs), message = rust_arg2(regs), word[2];
 
 	if (!row || !has_wanted_name())
 		return 0;
-	if (copy_in(sleepable, word, sizeof(word[0]), message) || !is_appdata(word[0]))
+	if (copy_in(sleepable, word, sizeof(word[0]), message))
 		return 0;
+	/* before 0.24 this is the context, which begins with an address */
+	if (!is_appdata(word[0])) {
+		message = rust_arg3(regs);
+		if (copy_in(sleepable, word, sizeof(word[0]), message) || !is_appdata(word[0]))
+			return 0;
+	}
 	if (copy_in(sleepable, word, sizeof(word), message + 0x10) || !word[1])
 		return 0;
 	return sleepable ? record_sleepable(rust_arg1(regs), word[0], word[1], row)

@@ -114,10 +114,16 @@ static const struct hook hooks[] = {
 	 .role = ELFSYM_DECRYPT,
 	 .pattern = {.legacy_tail = "MessageDecrypter$GT$7decrypt", .legacy_has = "rustls",
 	  .v0_tail = "16MessageDecrypter7decrypt", .v0_has = {"6rustls"}, .lacks = "InvalidMessage"}, .rank = 1},
+	{LIB_RUSTLS,  DIR_READ,  METHOD(SHAPE_DECRYPT, "RecordDecrypter::decrypt"), /* 0.24 */
+	 .pattern = {.legacy_tail = "RecordDecrypter$GT$7decrypt", .legacy_has = "rustls",
+	  .v0_tail = "15RecordDecrypter7decrypt", .v0_has = {"6rustls"}}, .rank = 1},
 	{LIB_RUSTLS,  DIR_WRITE, METHOD(SHAPE_ENCRYPT, "MessageEncrypter::encrypt"),
 	 .role = ELFSYM_ENCRYPT,
 	 .pattern = {.legacy_tail = "MessageEncrypter$GT$7encrypt", .legacy_has = "rustls",
 	  .v0_tail = "16MessageEncrypter7encrypt", .v0_has = {"6rustls"}, .lacks = "InvalidMessage"}},
+	{LIB_RUSTLS,  DIR_WRITE, METHOD(SHAPE_ENCRYPT, "RecordEncrypter::encrypt"), /* 0.24 */
+	 .pattern = {.legacy_tail = "RecordEncrypter$GT$7encrypt", .legacy_has = "rustls",
+	  .v0_tail = "15RecordEncrypter7encrypt", .v0_has = {"6rustls"}}},
 };
 /* clang-format on */
 
@@ -1192,10 +1198,8 @@ static int add_unnamed(const struct elfsym_func *func, enum elfsym_role role, vo
 
 	if (role == ELFSYM_NO_DECRYPT)
 		f->no_decrypt = func->name;
-	/* before 0.22 not all of the states are found, and 0.24's take other arguments: decrypt
-	 * shows all */
-	if (role == ELFSYM_HANDLE && strncmp(func->name, "0.22", 4) &&
-	    strncmp(func->name, "0.23", 4))
+	/* before 0.22 not all of the states are found: decrypt shows all */
+	if (role == ELFSYM_HANDLE && !strcmp(func->name, "0.20-0.21"))
 		return 0;
 	for (i = 0; i < ARRAY_SIZE(hooks); i++) {
 		h = &hooks[i];
