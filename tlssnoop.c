@@ -1018,7 +1018,7 @@ struct file {
 	char *path; /* as the process sees it, for people */
 	struct site *sites;
 	size_t nsites;
-	char rustc[32]; /* version, if nothing was found in it and it is made of Rust */
+	char rustc[32]; /* version, if it is made of Rust and that was asked for */
 	char rustls[32];
 	const char *no_decrypt; /* a cipher of rustls whose function was not found, or NULL */
 	bool symbols;		/* it has a .symtab */
@@ -1211,6 +1211,30 @@ static int add_unnamed(const struct elfsym_func *func, enum elfsym_role role, vo
 	return 0;
 }
 
+/* .comment tells the compiler since about rustc 1.74; Debian's tell it by their own path */
+static void find_rustc(struct elfsym *elf, struct file *f)
+{
+	if (elfsym_version(elf, "rustc version ", f->rustc, sizeof(f->rustc)))
+		elfsym_version(elf, "/rustc-", f->rustc, sizeof(f->rustc));
+}
+
+/* Of the rustc that built a file: the x of 1.x, or 0 if that is not known */
+static unsigned long rustc_minor(const struct file *f)
+{
+	return strncmp(f->rustc, "1.", 2) ? 0 : strtoul(f->rustc + 2, NULL, 10);
+}
+
+/*
+ * Where handle finds its message depends on the compiler: rustc 1.63 and older is known, and
+ * 1.77 and newer; between, and where it is not known, decrypt is sure.
+ */
+static unsigned int rank_of(const struct file *f, const struct hook *h)
+{
+	unsigned long minor = rustc_minor(f);
+
+	return h->shape == SHAPE_HANDLE && (!minor || (minor >= 64 && minor < 77)) ? 2 : h->rank;
+}
+
 /* Drops what a hook of a lower rank makes needless: both would show the same bytes */
 static void drop_outranked(struct file *f)
 {
@@ -1221,11 +1245,11 @@ static void drop_outranked(struct file *f)
 	memset(lowest, -1, sizeof(lowest));
 	for (i = 0; i < f->nsites; i++) {
 		h = f->sites[i].hook;
-		lowest[h->lib][h->dir] = MIN(lowest[h->lib][h->dir], h->rank);
+		lowest[h->lib][h->dir] = MIN(lowest[h->lib][h->dir], rank_of(f, h));
 	}
 	for (i = 0; i < f->nsites; i++) {
 		h = f->sites[i].hook;
-		if (h->rank == lowest[h->lib][h->dir])
+		if (rank_of(f, h) == lowest[h->lib][h->dir])
 			f->sites[kept++] = f->sites[i];
 	}
 	f->nsites = kept;
@@ -1285,9 +1309,10 @@ static int add_file(int fd, const char *path)
 		f->error = elfsym_each(elf, add_named, f);
 		if (!f->error && !f->symbols) /* an error means: nothing that we know */
 			elfsym_tables(fd, add_unnamed, f);
+		if (!f->nsites || has_site(f, LIB_RUSTLS, DIR_READ, NULL))
+			find_rustc(elf, f);
 		drop_outranked(f);
-		if (!f->nsites &&
-		    !elfsym_version(elf, "rustc version ", f->rustc, sizeof(f->rustc)))
+		if (!f->nsites && f->rustc[0])
 			elfsym_version(elf, "/rustls-", f->rustls, sizeof(f->rustls));
 		elfsym_close(elf);
 	}
@@ -2166,6 +2191,14 @@ static __u64 row_of(const struct hook *h)
 	return ROW(h->lib, h->dir, h->count_arg) | ROW_VALID;
 }
 
+/* What the rows of all hooks in a file have in common */
+static __u64 flags_of(const struct file *f)
+{
+	unsigned long minor = rustc_minor(f);
+
+	return minor && minor < 64 ? ROW_OLD_RUSTC : 0;
+}
+
 /* Returns the link's descriptor or -errno */
 static int link_multi(int prog, const char *path, const struct site *const *sites, size_t n,
 		      bool at_return, pid_t pid, __u64 flags)
@@ -2250,7 +2283,7 @@ static int attach_program(const struct file *f, enum shape shape, bool at_return
 /* All of a file's probes, or none.  pid 0: in all processes. */
 static int attach_file(const struct file *f, pid_t pid)
 {
-	__u64 flags = f->named || env.machine ? ROW_ANY_PROCESS : 0;
+	__u64 flags = flags_of(f) | (f->named || env.machine ? ROW_ANY_PROCESS : 0);
 	size_t first = nattachments, i;
 	int shape, at_return, err = 0;
 
@@ -2284,7 +2317,7 @@ static int add_rows(pid_t pid, const struct file *f, const struct mapping *m)
 
 	for (i = 0; i < f->nsites; i++) {
 		const struct site *s = &f->sites[i];
-		__u64 row = row_of(s->hook);
+		__u64 row = row_of(s->hook) | flags_of(f);
 		struct {
 			__u64 address, tgid;
 		} place = {m->start - m->offset + s->offset, pid};
