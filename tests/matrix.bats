@@ -1,0 +1,172 @@
+#!/usr/bin/env bats
+# SPDX-License-Identifier: GPL-2.0-only
+#
+# The matrix: programs with rustls of seven generations, in many ways of building, with symbols and
+# stripped. Each talks TLS 1.2 and 1.3, with AES-GCM and ChaCha20 and each of its providers, both
+# ends in one process; every byte is to be there once, one line for each record, with its fd, and
+# what is found in the stripped copy is what the symbols name. Out: the rows of README's table.
+# Needs root, tlssnoop, binutils and what tests/rustls/build needs.
+# It must never pass without having compared a trace with the target's truth.
+
+load lib
+
+setup_file() {
+	openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 \
+		-subj /CN=localhost -addext subjectAltName=DNS:localhost \
+		-addext basicConstraints=critical,CA:FALSE -outform DER \
+		-out "$BATS_FILE_TMPDIR/cert" -keyout "$BATS_FILE_TMPDIR/key.pem" 2>/dev/null
+	openssl pkcs8 -topk8 -nocrypt -outform DER -in "$BATS_FILE_TMPDIR/key.pem" \
+		-out "$BATS_FILE_TMPDIR/key"
+	make_tables_test
+}
+
+teardown() {
+	finish
+}
+
+# table COMMAND ARG...: see tests/matrix/table.py
+table() {
+	"$PYTHON" "$TESTS/matrix/table.py" "$@"
+}
+
+start() {
+	start_target "$1" --truth "$TRUTH" "$BATS_FILE_TMPDIR/cert" "$BATS_FILE_TMPDIR/key"
+}
+
+# traced PROGRAM: the trace stays in $TRACE
+traced() {
+	echo "# traced: $1"
+	start "$1"
+	start_tlssnoop -j -p "$TARGET_PID"
+	go
+	wait_target
+	wait_tlssnoop
+	((SNOOP_STATUS == 0)) || fail "tlssnoop ended with status $SNOOP_STATUS"
+	"$PYTHON" "$TESTS/trace.py" pairs "$TRUTH"
+	compare json --stream --peer-truth "$TRUTH" --lib rustls
+	! grep -q 'only one direction\|not all is seen' "$SNOOP_ERR"
+	"$TLSSNOOP" -q -L -l "$1" >"$BATS_TEST_TMPDIR/list"
+}
+
+# sources SOURCE: all functions were found by this one
+sources() {
+	awk -v wanted="$1" 'NR > 1 && $5 != wanted { bad = 1 } END { exit bad || NR < 2 }' \
+		"$BATS_TEST_TMPDIR/list" || fail "$(cat "$BATS_TEST_TMPDIR/list")"
+}
+
+# mangled v0|legacy PROGRAM
+mangled() {
+	local names
+	names=$(nm "$2" | awk '{ print $3 }' | grep -E '^(_RNvX|_ZN).*crypter.*7(en|de)crypt' |
+		cut -c -2 | sort -u)
+	[[ $names == "$([[ $1 == v0 ]] && echo _R || echo _Z)" ]] || fail "not $1: $names"
+}
+
+# refused PROGRAM: there is nothing to trace in it, and a message says why
+refused() {
+	start "$1"
+	run "$TLSSNOOP" -p "$TARGET_PID"
+	[[ $status -eq 1 && $output == *'rustls 0.19'*'its symbols are stripped'* ]] || fail "$output"
+	go
+	wait_target
+}
+
+# same_functions PROGRAM STRIPPED PACKAGE: by tables and by symbols
+same_functions() {
+	local copy=$BATS_TEST_TMPDIR/functions roles='encrypt|decrypt|handle'
+	# their handle is not used: not all of them can be found
+	[[ $3 != rustls-0.2[01] ]] || roles='encrypt|decrypt'
+	rustls_symbols "$1" | grep -E "^($roles) " >"$copy.expected"
+	# as silent as it is alike
+	nm "$1" | sed -nE 's/^(\w+) .*ExpectQuicTraffic.*6handle.*/handle \1/p' >"$copy.quic"
+	"$TABLES" "$2" | cut -d ' ' -f 1,3 | grep -E "^($roles) " | sort -u |
+		grep -vxFf "$copy.quic" | diff -u "$copy.expected" -
+}
+
+# check_build PACKAGE BUILD MANGLING DIRECTORY: a program as it is, and stripped
+check_build() {
+	local program=$4/matrix_target copy=$BATS_TEST_TMPDIR/stripped whole=$BATS_TEST_TMPDIR/whole
+	mangled "$3" "$program"
+	traced "$program"
+	sources .symtab
+	mv "$TRACE" "$whole"
+	strip -o "$copy" "$program"
+	if [[ $1 == rustls-0.19 ]]; then
+		refused "$copy"
+		TRACE=-
+	else
+		same_functions "$program" "$copy" "$1"
+		traced "$copy"
+		sources .vtable
+	fi
+	table row "$1" "$2" "$3" "$whole" "$TRACE" >>"$BATS_FILE_TMPDIR/rows"
+}
+
+# build PACKAGE PROFILE MANGLING BUILD: BUILD says for people what the profile is
+build() {
+	local flags=(-Csymbol-mangling-version="$3")
+	# legacy is the default of released compilers, which refuse its name
+	[[ $3 == v0 ]] || flags=()
+	check_build "$1" "$4" "$3" "$("$TESTS/matrix/$1/build" "$2" "${flags[@]}")"
+}
+
+@test "0.19, release" {
+	build rustls-0.19 release legacy release
+}
+
+@test "0.20, rustc 1.63" {
+	"$TESTS/matrix/build-1.63" --check || skip 'no rustc 1.63'
+	check_build rustls-0.20 'release, rustc 1.63' legacy "$("$TESTS/matrix/build-1.63" rustls-0.20)"
+}
+
+@test "0.20, fat LTO" {
+	build rustls-0.20 fat legacy 'fat LTO, 1 codegen unit'
+}
+
+@test "0.21, thin LTO" {
+	build rustls-0.21 thin v0 'thin LTO'
+}
+
+@test "0.21, fat LTO, aborts on panic" {
+	build rustls-0.21 fat-abort v0 'fat LTO, 1 codegen unit, panic=abort'
+}
+
+@test "0.22, debug" {
+	build rustls-0.22 dev legacy debug
+}
+
+@test "0.22, fat LTO" {
+	build rustls-0.22 fat legacy 'fat LTO, 1 codegen unit'
+}
+
+@test "0.23.0, for size" {
+	build rustls-0.23.0 small legacy 'opt-level z'
+}
+
+@test "0.23, release" {
+	build rustls-0.23 release v0 release
+}
+
+@test "0.23, debug" {
+	build rustls-0.23 dev legacy debug
+}
+
+@test "0.23, thin LTO" {
+	build rustls-0.23 thin v0 'thin LTO'
+}
+
+@test "0.23, fat LTO, aborts on panic" {
+	build rustls-0.23 fat-abort legacy 'fat LTO, 1 codegen unit, panic=abort'
+}
+
+@test "0.24, debug" {
+	build rustls-0.24 dev v0 debug
+}
+
+@test "0.24, fat LTO" {
+	build rustls-0.24 fat legacy 'fat LTO, 1 codegen unit'
+}
+
+@test "README's table says this" {
+	table check "$TESTS/../README.md" "$BATS_FILE_TMPDIR/rows"
+}
