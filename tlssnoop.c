@@ -73,7 +73,7 @@
  * no compiler can inline them: they exist in every optimised build, where Reader::read
  * and Writer::write do not.  Both are complete at their entry, which matters: a Rust
  * panic that unwinds through a return probe aborts the process.  decrypt, which exists as
- * surely but must be read at its return, is for where there is no handle (0.24).
+ * surely but must be read at its return, is for where handle is not found or not known.
  */
 struct hook {
 	enum library lib;

@@ -102,16 +102,21 @@ check_build() {
 	table row "$1" "$2" "$3" "$whole" "$TRACE" >>"$BATS_FILE_TMPDIR/rows"
 }
 
-# build PACKAGE PROFILE MANGLING BUILD: BUILD says for people what the profile is
+# build PACKAGE MANGLING BUILD [PROFILE [SETTING...]]: BUILD says for people what PROFILE (release)
+# and SETTINGs of it are, NAME=VALUE as in cargo's environment
 build() {
-	local flags=(-Csymbol-mangling-version="$3")
+	local flags=(-Csymbol-mangling-version="$2") settings=("${@:5}")
 	# legacy is the default of released compilers, which refuse its name
-	[[ $3 == v0 ]] || flags=()
-	check_build "$1" "$4" "$3" "$("$TESTS/matrix/$1/build" "$2" "${flags[@]}")"
+	[[ $2 == v0 ]] || flags=()
+	check_build "$1" "$3" "$2" "$(env "${settings[@]/#/CARGO_PROFILE_RELEASE_}" \
+		"$TESTS/matrix/$1/build" "${4:-release}" "${flags[@]}")"
 }
 
+THIN=(release LTO=thin)
+FAT=(release LTO=fat CODEGEN_UNITS=1)
+
 @test "0.19, release" {
-	build rustls-0.19 release legacy release
+	build rustls-0.19 legacy release
 }
 
 @test "0.20, rustc 1.63" {
@@ -120,51 +125,51 @@ build() {
 }
 
 @test "0.20, fat LTO" {
-	build rustls-0.20 fat legacy 'fat LTO, 1 codegen unit'
+	build rustls-0.20 legacy 'fat LTO, 1 codegen unit' "${FAT[@]}"
 }
 
 @test "0.21, thin LTO" {
-	build rustls-0.21 thin v0 'thin LTO'
+	build rustls-0.21 v0 'thin LTO' "${THIN[@]}"
 }
 
 @test "0.21, fat LTO, aborts on panic" {
-	build rustls-0.21 fat-abort v0 'fat LTO, 1 codegen unit, panic=abort'
+	build rustls-0.21 v0 'fat LTO, 1 codegen unit, panic=abort' "${FAT[@]}" PANIC=abort
 }
 
 @test "0.22, debug" {
-	build rustls-0.22 dev legacy debug
+	build rustls-0.22 legacy debug dev
 }
 
 @test "0.22, fat LTO" {
-	build rustls-0.22 fat legacy 'fat LTO, 1 codegen unit'
+	build rustls-0.22 legacy 'fat LTO, 1 codegen unit' "${FAT[@]}"
 }
 
 @test "0.23.0, for size" {
-	build rustls-0.23.0 small legacy 'opt-level z'
+	build rustls-0.23.0 legacy 'opt-level z' release OPT_LEVEL=z
 }
 
 @test "0.23, release" {
-	build rustls-0.23 release v0 release
-}
-
-@test "0.23, debug" {
-	build rustls-0.23 dev legacy debug
+	build rustls-0.23 v0 release
 }
 
 @test "0.23, thin LTO" {
-	build rustls-0.23 thin v0 'thin LTO'
+	build rustls-0.23 v0 'thin LTO' "${THIN[@]}"
 }
 
 @test "0.23, fat LTO, aborts on panic" {
-	build rustls-0.23 fat-abort legacy 'fat LTO, 1 codegen unit, panic=abort'
+	build rustls-0.23 v0 'fat LTO, 1 codegen unit, panic=abort' "${FAT[@]}" PANIC=abort
 }
 
-@test "0.24, debug" {
-	build rustls-0.24 dev v0 debug
+@test "0.23, debug" {
+	build rustls-0.23 v0 debug dev
+}
+
+@test "0.24, release" {
+	build rustls-0.24 v0 release
 }
 
 @test "0.24, fat LTO" {
-	build rustls-0.24 fat legacy 'fat LTO, 1 codegen unit'
+	build rustls-0.24 v0 'fat LTO, 1 codegen unit' "${FAT[@]}"
 }
 
 @test "README's table says this" {

@@ -19,8 +19,8 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::thread;
 
-pub use target::{Result, Version};
 use target::{finish, message, ready, Args, Truth, EDGES};
+pub use target::{Result, Version};
 
 const USAGE: &str = "usage: matrix_target --truth FILE CERTIFICATE KEY";
 
@@ -65,15 +65,25 @@ struct Role {
 }
 
 fn lengths() -> impl Iterator<Item = usize> {
-    EDGES.into_iter().filter(|&len| len < LONGEST).chain([LONGEST, 7])
+    EDGES
+        .into_iter()
+        .filter(|&len| len < LONGEST)
+        .chain([LONGEST, 7])
 }
 
 /// The messages of one end in one session, which no other has.
 fn messages(sender: &str, session: &Session) -> Vec<Vec<u8>> {
-    let tls = if session.version == Version::Tls12 { "1.2" } else { "1.3" };
+    let tls = if session.version == Version::Tls12 {
+        "1.2"
+    } else {
+        "1.3"
+    };
     let sender = format!("{sender} {} {tls} {}", session.provider, session.suite);
 
-    lengths().enumerate().map(|(number, len)| message(&sender, number, len)).collect()
+    lengths()
+        .enumerate()
+        .map(|(number, len)| message(&sender, number, len))
+        .collect()
 }
 
 fn send(role: Role, session: &Session, end: &mut End) -> Result<()> {
@@ -120,7 +130,11 @@ struct End {
 fn talk(role: Role, session: &Session, tcp: TcpStream, truth: Arc<Truth>) -> Result<()> {
     tcp.set_nodelay(true)?;
     let fd = tcp.as_raw_fd();
-    let mut end = End { tls: (role.open)(session, tcp)?, fd, truth };
+    let mut end = End {
+        tls: (role.open)(session, tcp)?,
+        fd,
+        truth,
+    };
 
     if role.me == "client" {
         send(role, session, &mut end)?;
@@ -148,7 +162,13 @@ fn sessions(providers: &[&'static str], certificate: &[u8], key: &[u8]) -> Vec<S
         for version in VERSIONS {
             for suite in SUITES {
                 let (certificate, key) = (certificate.to_vec(), key.to_vec());
-                sessions.push(Session { provider, version, suite, certificate, key });
+                sessions.push(Session {
+                    provider,
+                    version,
+                    suite,
+                    certificate,
+                    key,
+                });
             }
         }
     }
@@ -165,8 +185,16 @@ fn exchange(providers: &[&'static str], client: Open, server: Open) -> Result<()
     let address = listener.local_addr()?;
     ready(args)?;
 
-    let client = Role { me: "client", peer: "server", open: client };
-    let server = Role { me: "server", peer: "client", open: server };
+    let client = Role {
+        me: "client",
+        peer: "server",
+        open: client,
+    };
+    let server = Role {
+        me: "server",
+        peer: "client",
+        open: server,
+    };
     for session in &sessions {
         let (at, theirs) = (session.clone(), truth.clone());
         let tcp = TcpStream::connect(address)?;

@@ -10,9 +10,9 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use exchange::{Result, Session, Stream, Version};
+use rustls::ALL_CIPHERSUITES;
 use rustls::{Certificate, NoClientAuth, PrivateKey, ProtocolVersion, SupportedCipherSuite};
 use rustls::{ClientConfig, ClientSession, ServerConfig, ServerSession, StreamOwned};
-use rustls::ALL_CIPHERSUITES;
 use webpki::DNSNameRef;
 
 impl<S: rustls::Session> Stream for StreamOwned<S, TcpStream> {
@@ -25,7 +25,8 @@ impl<S: rustls::Session> Stream for StreamOwned<S, TcpStream> {
 }
 
 fn suites(session: &Session) -> Vec<&'static SupportedCipherSuite> {
-    let wanted = |suite: &&SupportedCipherSuite| format!("{:?}", suite.suite).contains(session.suite);
+    let wanted =
+        |suite: &&SupportedCipherSuite| format!("{:?}", suite.suite).contains(session.suite);
     ALL_CIPHERSUITES.iter().copied().filter(wanted).collect()
 }
 
@@ -39,18 +40,30 @@ fn versions(session: &Session) -> Vec<ProtocolVersion> {
 fn client(session: &Session, tcp: TcpStream) -> Result<Box<dyn Stream>> {
     let mut config = ClientConfig::with_ciphersuites(&suites(session));
     config.versions = versions(session);
-    config.root_store.add(&Certificate(session.certificate.clone())).map_err(|why| why.to_string())?;
+    config
+        .root_store
+        .add(&Certificate(session.certificate.clone()))
+        .map_err(|why| why.to_string())?;
     let name = DNSNameRef::try_from_ascii_str("localhost")?;
 
-    Ok(Box::new(StreamOwned::new(ClientSession::new(&Arc::new(config), name), tcp)))
+    Ok(Box::new(StreamOwned::new(
+        ClientSession::new(&Arc::new(config), name),
+        tcp,
+    )))
 }
 
 fn server(session: &Session, tcp: TcpStream) -> Result<Box<dyn Stream>> {
     let mut config = ServerConfig::with_ciphersuites(NoClientAuth::new(), &suites(session));
     config.versions = versions(session);
-    config.set_single_cert(vec![Certificate(session.certificate.clone())], PrivateKey(session.key.clone()))?;
+    config.set_single_cert(
+        vec![Certificate(session.certificate.clone())],
+        PrivateKey(session.key.clone()),
+    )?;
 
-    Ok(Box::new(StreamOwned::new(ServerSession::new(&Arc::new(config)), tcp)))
+    Ok(Box::new(StreamOwned::new(
+        ServerSession::new(&Arc::new(config)),
+        tcp,
+    )))
 }
 
 fn main() -> ExitCode {

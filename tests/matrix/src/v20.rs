@@ -63,7 +63,10 @@ fn server(session: &Session, tcp: TcpStream) -> Result<Box<dyn Stream>> {
         .with_no_client_auth()
         .with_single_cert(chain, PrivateKey(session.key.clone()))?;
 
-    Ok(Box::new(StreamOwned::new(ServerConnection::new(Arc::new(config))?, tcp)))
+    Ok(Box::new(StreamOwned::new(
+        ServerConnection::new(Arc::new(config))?,
+        tcp,
+    )))
 }
 
 fn main() -> ExitCode {

@@ -41,7 +41,9 @@ fn provider(session: &Session) -> Arc<CryptoProvider> {
         "aws-lc-rs" => crypto::aws_lc_rs::default_provider(),
         _ => crypto::ring::default_provider(),
     };
-    provider.cipher_suites.retain(|suite| format!("{suite:?}").contains(session.suite));
+    provider
+        .cipher_suites
+        .retain(|suite| format!("{suite:?}").contains(session.suite));
     Arc::new(provider)
 }
 
@@ -71,7 +73,10 @@ fn server(session: &Session, tcp: TcpStream) -> Result<Box<dyn Stream>> {
         .with_no_client_auth()
         .with_single_cert(chain, PrivateKeyDer::Pkcs8(session.key.clone().into()))?;
 
-    Ok(Box::new(StreamOwned::new(ServerConnection::new(Arc::new(config))?, tcp)))
+    Ok(Box::new(StreamOwned::new(
+        ServerConnection::new(Arc::new(config))?,
+        tcp,
+    )))
 }
 
 fn main() -> ExitCode {

@@ -46,7 +46,15 @@ fn lengths(mut records: &[u8]) -> Vec<usize> {
 impl<S: SideData> End<S> {
     fn boxed(conn: Connection<S, Tcp>, tcp: TcpStream, output: Vec<u8>) -> Box<Self> {
         let (input, written, plain) = (VecInput::default(), Vec::new(), Vec::new());
-        Box::new(Self { conn, tcp, input, output, written, plain, closed: false })
+        Box::new(Self {
+            conn,
+            tcp,
+            input,
+            output,
+            written,
+            plain,
+            closed: false,
+        })
     }
 
     fn receive(&mut self) -> io::Result<()> {
@@ -85,7 +93,9 @@ impl<S: SideData> Read for End<S> {
 impl<S: SideData> Write for End<S> {
     fn write(&mut self, data: &[u8]) -> io::Result<usize> {
         self.shake_hands()?;
-        self.conn.write(data.into(), &mut self.output).map_err(io::Error::other)?;
+        self.conn
+            .write(data.into(), &mut self.output)
+            .map_err(io::Error::other)?;
         self.written = lengths(&self.output);
         self.flush()?;
         Ok(data.len())
@@ -119,11 +129,17 @@ fn provider(session: &Session) -> Arc<CryptoProvider> {
     let wanted = |suite| format!("{suite:?}").contains(session.suite);
     match session.version {
         Version::Tls12 => {
-            provider.tls12_cipher_suites.to_mut().retain(|suite| wanted(suite.common.suite));
+            provider
+                .tls12_cipher_suites
+                .to_mut()
+                .retain(|suite| wanted(suite.common.suite));
             provider.tls13_cipher_suites.to_mut().clear();
         }
         Version::Tls13 => {
-            provider.tls13_cipher_suites.to_mut().retain(|suite| wanted(suite.common.suite));
+            provider
+                .tls13_cipher_suites
+                .to_mut()
+                .retain(|suite| wanted(suite.common.suite));
             provider.tls12_cipher_suites.to_mut().clear();
         }
     }
@@ -137,7 +153,9 @@ fn client(session: &Session, tcp: TcpStream) -> Result<Box<dyn Stream>> {
         .with_root_certificates(trusted)
         .with_no_client_auth()?;
     let mut output = Vec::new();
-    let conn = Arc::new(config).connect("localhost".try_into()?).build(&mut output)?;
+    let conn = Arc::new(config)
+        .connect("localhost".try_into()?)
+        .build(&mut output)?;
 
     Ok(End::boxed(conn, tcp, output))
 }
@@ -151,7 +169,11 @@ fn server(session: &Session, tcp: TcpStream) -> Result<Box<dyn Stream>> {
             PrivateKeyDer::Pkcs8(session.key.clone().into()),
         )?;
 
-    Ok(End::boxed(Connection::<rustls::ServerSide, _>::new(Arc::new(config))?, tcp, Vec::new()))
+    Ok(End::boxed(
+        Connection::<rustls::ServerSide, _>::new(Arc::new(config))?,
+        tcp,
+        Vec::new(),
+    ))
 }
 
 fn main() -> ExitCode {
