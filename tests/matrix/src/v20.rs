@@ -2,42 +2,22 @@
 
 //! rustls 0.20 and 0.21. In and out: exchange.rs.
 
+mod connection;
 mod exchange;
 
 use std::convert::TryInto;
-use std::io::Write;
 use std::net::TcpStream;
-use std::ops::{Deref, DerefMut};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use exchange::{Result, Session, Stream, Version};
-use rustls::version::{TLS12, TLS13};
+use connection::versions;
+use exchange::{Result, Session, Stream};
 use rustls::{Certificate, PrivateKey, RootCertStore, SupportedCipherSuite, ALL_CIPHER_SUITES};
-use rustls::{ClientConfig, ClientConnection, ServerConfig, ServerConnection};
-use rustls::{ConnectionCommon, SideData, StreamOwned, SupportedProtocolVersion};
-
-impl<C, S> Stream for StreamOwned<C, TcpStream>
-where
-    C: DerefMut + Deref<Target = ConnectionCommon<S>>,
-    S: SideData,
-{
-    fn close(&mut self) -> Result<()> {
-        self.conn.send_close_notify();
-        Ok(self.flush()?)
-    }
-}
+use rustls::{ClientConfig, ClientConnection, ServerConfig, ServerConnection, StreamOwned};
 
 fn suites(session: &Session) -> Vec<SupportedCipherSuite> {
     let wanted = |suite: &SupportedCipherSuite| format!("{suite:?}").contains(session.suite);
     ALL_CIPHER_SUITES.iter().copied().filter(wanted).collect()
-}
-
-fn versions(session: &Session) -> [&'static SupportedProtocolVersion; 1] {
-    match session.version {
-        Version::Tls12 => [&TLS12],
-        Version::Tls13 => [&TLS13],
-    }
 }
 
 fn client(session: &Session, tcp: TcpStream) -> Result<Box<dyn Stream>> {

@@ -3,37 +3,25 @@
 //! rustls 0.22 and 0.23, with the providers that are features of this package.
 //! In and out: exchange.rs.
 
+mod connection;
 mod exchange;
 
-use std::io::Write;
 use std::net::TcpStream;
-use std::ops::{Deref, DerefMut};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use exchange::{Result, Session, Stream, Version};
+use connection::versions;
+use exchange::{Result, Session, Stream};
 use rustls::crypto::{self, CryptoProvider};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::version::{TLS12, TLS13};
 use rustls::{ClientConfig, ClientConnection, ServerConfig, ServerConnection};
-use rustls::{ConnectionCommon, RootCertStore, SideData, StreamOwned, SupportedProtocolVersion};
+use rustls::{RootCertStore, StreamOwned};
 
 const PROVIDERS: &[&str] = &[
     "ring",
     #[cfg(feature = "aws-lc-rs")]
     "aws-lc-rs",
 ];
-
-impl<C, S> Stream for StreamOwned<C, TcpStream>
-where
-    C: DerefMut + Deref<Target = ConnectionCommon<S>>,
-    S: SideData,
-{
-    fn close(&mut self) -> Result<()> {
-        self.conn.send_close_notify();
-        Ok(self.flush()?)
-    }
-}
 
 fn provider(session: &Session) -> Arc<CryptoProvider> {
     let mut provider = match session.provider {
@@ -45,13 +33,6 @@ fn provider(session: &Session) -> Arc<CryptoProvider> {
         .cipher_suites
         .retain(|suite| format!("{suite:?}").contains(session.suite));
     Arc::new(provider)
-}
-
-fn versions(session: &Session) -> [&'static SupportedProtocolVersion; 1] {
-    match session.version {
-        Version::Tls12 => [&TLS12],
-        Version::Tls13 => [&TLS13],
-    }
 }
 
 fn client(session: &Session, tcp: TcpStream) -> Result<Box<dyn Stream>> {
