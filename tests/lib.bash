@@ -196,7 +196,7 @@ make_tables_test() {
 
 # rustls_symbols FILE: "role address" for each function that its symbols name
 rustls_symbols() {
-	nm "$1" | grep -v -e InvalidMessage -e '[$]u7b[$]' | sed -nE \
+	nm "$1" | grep -v -e InvalidMessage -e '[$]u7b[$]' -e ' _RI' -e ' _RNC' | sed -nE \
 		-e 's/^(\w+) [tT] .*(Message|Record)Encrypter([$]GT[$])?7encrypt.*/encrypt \1/p' \
 		-e 's/^(\w+) [tT] .*(Message|Record)Decrypter([$]GT[$])?7decrypt.*/decrypt \1/p' \
 		-e 's/^(\w+) [tT] .*ExpectTraffic.*[E$]6handle.*/handle \1/p' | sort -u
