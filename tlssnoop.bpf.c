@@ -861,11 +861,11 @@ int call_return_sleepable(struct regs *regs)
  *   0.16 to 0.22  {pointer, length, content type (u8), version (u16 at +2)}
  *                 with the places of the enums: type 3, version 4
  *   0.23          {slices (4 words), content type (u8), version (u16 at +2)}, same
- *   0.24          {slices (4 words), 0 (u16), version 0x0303 (u16), type 0x17 (u8)}
+ *   0.24          {slices (4 words), 0 (u8), version 0x0303 (u16 at +2), type 0x17 (u8)}
  * and with old compilers (rustc 1.63) {..., version (u16), content type (u8 at +4)},
  * where version is what the record says: TLS 1.2 for every encrypted one.  They
  * cannot be taken for each other: a length (at most 16384) never looks like a type
- * and a version, of which old compilers leave the bytes between as they were.
+ * and a version.  Bytes between these are what they were before.
  *
  * The slices (OutboundChunks, called OutboundPlain in 0.24): if word 0 is 0, one
  * {pointer, length} follows; else words 0 and 1 are an array of such, of whose bytes
@@ -882,7 +882,7 @@ static __always_inline int kind_of(__u64 word)
 		return (word & 3) == 3 ? APPDATA : OTHER_MESSAGE;
 	if ((word & 0xfc0000ffff) == 4 && word >> 32 & 3)
 		return (word >> 32 & 3) == 3 ? APPDATA : OTHER_MESSAGE;
-	if ((word & 0xfcffffffff) == 0x1403030000)
+	if ((word & 0xfcffff00ff) == 0x1403030000)
 		return (word >> 32 & 0xff) == 0x17 ? APPDATA : OTHER_MESSAGE;
 	return NO_MESSAGE;
 }
