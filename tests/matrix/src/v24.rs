@@ -15,7 +15,11 @@ use rustls::crypto::{CryptoProvider, Identity};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, Connection, RootCertStore, ServerConfig, SideData, Tcp, VecInput};
 
-const PROVIDERS: &[&str] = &["ring", "aws-lc-rs"];
+const PROVIDERS: &[&str] = &[
+    "ring",
+    #[cfg(feature = "aws-lc-rs")]
+    "aws-lc-rs",
+];
 
 struct End<S: SideData> {
     conn: Connection<S, Tcp>,
@@ -123,6 +127,7 @@ impl<S: SideData> Stream for End<S> {
 
 fn provider(session: &Session) -> Arc<CryptoProvider> {
     let mut provider = match session.provider {
+        #[cfg(feature = "aws-lc-rs")]
         "aws-lc-rs" => rustls_aws_lc_rs::DEFAULT_PROVIDER,
         _ => rustls_ring::DEFAULT_PROVIDER,
     };
