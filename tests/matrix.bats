@@ -172,7 +172,7 @@ FAT=(release LTO=fat CODEGEN_UNITS=1)
 }
 
 @test "0.23, debug" {
-	build rustls-0.23 legacy debug dev
+	FEATURES='' build rustls-0.23 legacy debug dev
 }
 
 @test "0.24, debug" {
