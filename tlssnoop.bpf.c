@@ -875,45 +875,63 @@ int call_return_sleepable(struct regs *regs)
  *   0.16 to 0.22  {pointer, length, content type (u8), version (u16 at +2)}
  *                 with the places of the enums: type 3, version 4
  *   0.23          {slices (4 words), content type (u8), version (u16 at +2)}, same
- *   0.24          {slices (4 words), 0 (u16), version 0x0303 (u16), type 0x17 (u8)}
+ *   0.24          {slices (4 words), 0 (u8), version 0x0303 (u16 at +2), type 0x17 (u8)}
+ * and with old compilers (rustc 1.63) {..., version (u16), content type (u8 at +4)},
  * where version is what the record says: TLS 1.2 for every encrypted one.  They
  * cannot be taken for each other: a length (at most 16384) never looks like a type
- * and a version.
+ * and a version.  Bytes between these are what they were before.
  *
  * The slices (OutboundChunks, called OutboundPlain in 0.24): if word 0 is 0, one
  * {pointer, length} follows; else words 0 and 1 are an array of such, of whose bytes
- * those from word 2 to word 3 are meant.
+ * those from word 2 to word 3 are meant.  Old compilers have the choice in a word of its own,
+ * before all of these.
  */
-#define IS_ENUM(word)	      (((word)&0xffff00fc) == 0x00040000)
-#define IS_ENUM_APPDATA(word) (((word)&0xff) == 3)
-#define IS_WIRE(word)	      (((word)&0xfcffffffff) == 0x1403030000)
-#define IS_WIRE_APPDATA(word) (((word) >> 32 & 0xff) == 0x17)
-
 enum { NO_MESSAGE, APPDATA, OTHER_MESSAGE };
+
+/* What a word that may hold type and version says.  A type of 0, ChangeCipherSpec, is never
+ * encrypted: such a word is a length. */
+static __always_inline int kind_of(__u64 word)
+{
+	if ((word & 0xffff00fc) == 0x00040000 && word & 3)
+		return (word & 3) == 3 ? APPDATA : OTHER_MESSAGE;
+	if ((word & 0xfc0000ffff) == 4 && word >> 32 & 3)
+		return (word >> 32 & 3) == 3 ? APPDATA : OTHER_MESSAGE;
+	if ((word & 0xfcffff00ff) == 0x1403030000)
+		return (word >> 32 & 0xff) == 0x17 ? APPDATA : OTHER_MESSAGE;
+	return NO_MESSAGE;
+}
+
+/* Reads the word at address into s->slice[0] and returns what kind_of() says */
+static __always_inline int kind_at(bool sleepable, struct slices *s, __u64 address)
+{
+	return copy_in(sleepable, s->slice, sizeof(s->slice[0]), address) ? NO_MESSAGE
+									  : kind_of(s->slice[0]);
+}
 
 /* Finds out what message is.  If it is one, s says where its bytes are: in an array of
  * slices if s->array is not 0, else in s->slice. */
 static __always_inline int parse_message(bool sleepable, struct slices *s, __u64 message)
 {
-	__u64 type;
+	int kind = kind_at(sleepable, s, message + 0x10);
 
-	if (copy_in(sleepable, s->slice, sizeof(s->slice), message + 0x10))
-		return NO_MESSAGE;
-	s->skip = s->slice[0];
-	s->len = s->slice[1];
 	s->array = 0;
-	if (IS_ENUM(s->skip)) {
-		type = s->skip;
+	if (kind) {
 		if (copy_in(sleepable, s->slice, sizeof(s->slice), message))
 			return NO_MESSAGE;
 		s->len = s->slice[1];
-		return IS_ENUM_APPDATA(type) ? APPDATA : OTHER_MESSAGE;
+		return kind;
 	}
-	if (copy_in(sleepable, s->slice, sizeof(s->slice[0]), message + 0x20))
+	kind = kind_at(sleepable, s, message + 0x20);
+	if (!kind) { /* that of old compilers, whose first word is 0 or 1 */
+		kind = kind_at(sleepable, s, message + 0x28);
+		if (copy_in(sleepable, s->slice, sizeof(s->slice[0]), message) || s->slice[0] > 1)
+			return NO_MESSAGE;
+		message += 8 * s->slice[0];
+	}
+	if (!kind || copy_in(sleepable, s->slice, sizeof(s->slice), message + 0x10))
 		return NO_MESSAGE;
-	type = s->slice[0];
-	if (!IS_ENUM(type) && !IS_WIRE(type))
-		return NO_MESSAGE;
+	s->skip = s->slice[0];
+	s->len = s->slice[1];
 	if (copy_in(sleepable, s->slice, sizeof(s->slice), message))
 		return NO_MESSAGE;
 	s->array = s->slice[0];
@@ -927,8 +945,7 @@ static __always_inline int parse_message(bool sleepable, struct slices *s, __u64
 		s->len -= s->skip;
 		s->part = 0;
 	}
-	return (IS_ENUM(type) ? IS_ENUM_APPDATA(type) : IS_WIRE_APPDATA(type)) ? APPDATA
-									       : OTHER_MESSAGE;
+	return kind;
 }
 
 /*
@@ -1016,11 +1033,13 @@ int encrypt_sleepable(struct regs *regs)
 
 /*
  * SHAPE_HANDLE: rustls 0.16 to 0.23, <ExpectTraffic as State>::handle(self: Box<Self>,
- * context, message).  The message begins with the tag of its payload, whose variants
+ * context, message), and 0.24, handle(self: Box<Self>, input, output), whose input begins
+ * with the message.  The message begins with the tag of its payload, whose variants
  * are told by a niche: top bit set, ApplicationData being number 5 in 0.23.14 and later
  * (4 with rustc 1.97 and newer), 4 in earlier 0.23, 3 in 0.20 to 0.22, 0x19 in 0.19.  The
  * variants in between never reach this state.  Its bytes: {capacity or niche, pointer,
- * length}.
+ * length}.  What rustc 1.63 and older built has a tag of one byte instead, 3 in 0.20 to 0.23.0;
+ * then {pointer, capacity, length}, in 0.23 {0, pointer, length}.
  */
 static __always_inline bool is_appdata(__u64 tag)
 {
@@ -1028,15 +1047,34 @@ static __always_inline bool is_appdata(__u64 tag)
 	return (tag >= 3 && tag <= 5) || tag == 0x19;
 }
 
+/* Reads the plaintext's {pointer, length} into word.  False: there is none. */
+static __always_inline bool find_appdata(bool sleepable, struct regs *regs, __u64 row, __u64 *word)
+{
+	__u64 message = rust_arg2(regs);
+
+	/* before 0.24 this is the context, which begins with an address */
+	if (copy_in(sleepable, word, sizeof(*word), message))
+		return false;
+	if (!is_appdata(word[0])) {
+		message = rust_arg3(regs);
+		if (copy_in(sleepable, word, sizeof(*word), message))
+			return false;
+	}
+	if (!(row & ROW_OLD_RUSTC))
+		return is_appdata(word[0]) &&
+		       !copy_in(sleepable, word, 2 * sizeof(*word), message + 0x10);
+	if ((word[0] & 0xff) != 3 || copy_in(sleepable, word, 2 * sizeof(*word), message + 8))
+		return false;
+	if (!word[0])
+		word[0] = word[1];
+	return !copy_in(sleepable, &word[1], sizeof(*word), message + 0x18);
+}
+
 static __always_inline int handle(bool sleepable, struct regs *regs)
 {
-	__u64 row = row_of(regs), message = rust_arg3(regs), word[2];
+	__u64 row = row_of(regs), word[2];
 
-	if (!row || !has_wanted_name())
-		return 0;
-	if (copy_in(sleepable, word, sizeof(word[0]), message) || !is_appdata(word[0]))
-		return 0;
-	if (copy_in(sleepable, word, sizeof(word), message + 0x10) || !word[1])
+	if (!row || !has_wanted_name() || !find_appdata(sleepable, regs, row, word) || !word[1])
 		return 0;
 	return sleepable ? record_sleepable(rust_arg1(regs), word[0], word[1], row)
 			 : record_plain(rust_arg1(regs), word[0], word[1], row);

@@ -74,7 +74,7 @@
  * no compiler can inline them: they exist in every optimised build, where Reader::read
  * and Writer::write do not.  Both are complete at their entry, which matters: a Rust
  * panic that unwinds through a return probe aborts the process.  decrypt, which exists as
- * surely but must be read at its return, is for where there is no handle (0.24).
+ * surely but must be read at its return, is for where handle is not found or not known.
  */
 struct hook {
 	enum library lib;
@@ -115,10 +115,16 @@ static const struct hook hooks[] = {
 	 .role = ELFSYM_DECRYPT,
 	 .pattern = {.legacy_tail = "MessageDecrypter$GT$7decrypt", .legacy_has = "rustls",
 	  .v0_tail = "16MessageDecrypter7decrypt", .v0_has = {"6rustls"}, .lacks = "InvalidMessage"}, .rank = 1},
+	{LIB_RUSTLS,  DIR_READ,  METHOD(SHAPE_DECRYPT, "RecordDecrypter::decrypt"), /* 0.24 */
+	 .pattern = {.legacy_tail = "RecordDecrypter$GT$7decrypt", .legacy_has = "rustls",
+	  .v0_tail = "15RecordDecrypter7decrypt", .v0_has = {"6rustls"}}, .rank = 1},
 	{LIB_RUSTLS,  DIR_WRITE, METHOD(SHAPE_ENCRYPT, "MessageEncrypter::encrypt"),
 	 .role = ELFSYM_ENCRYPT,
 	 .pattern = {.legacy_tail = "MessageEncrypter$GT$7encrypt", .legacy_has = "rustls",
 	  .v0_tail = "16MessageEncrypter7encrypt", .v0_has = {"6rustls"}, .lacks = "InvalidMessage"}},
+	{LIB_RUSTLS,  DIR_WRITE, METHOD(SHAPE_ENCRYPT, "RecordEncrypter::encrypt"), /* 0.24 */
+	 .pattern = {.legacy_tail = "RecordEncrypter$GT$7encrypt", .legacy_has = "rustls",
+	  .v0_tail = "15RecordEncrypter7encrypt", .v0_has = {"6rustls"}}},
 };
 /* clang-format on */
 
@@ -1016,7 +1022,7 @@ struct file {
 	char *path; /* as the process sees it, for people */
 	struct site *sites;
 	size_t nsites;
-	char rustc[32]; /* version, if nothing was found in it and it is made of Rust */
+	char rustc[32]; /* version, if it is made of Rust and that was asked for */
 	char rustls[32];
 	char no_decrypt[64]; /* ciphers of rustls whose function was not found, or "" */
 	bool symbols;	     /* it has a .symtab */
@@ -1211,10 +1217,8 @@ static int add_unnamed(const struct elfsym_func *func, enum elfsym_role role, vo
 
 	if (role == ELFSYM_NO_DECRYPT)
 		add_word(f->no_decrypt, sizeof(f->no_decrypt), func->name);
-	/* before 0.22 not all of the states are found, and 0.24's take other arguments: decrypt
-	 * shows all */
-	if (role == ELFSYM_HANDLE && strncmp(func->name, "0.22", 4) &&
-	    strncmp(func->name, "0.23", 4))
+	/* before 0.22 not all of the states are found: decrypt shows all */
+	if (role == ELFSYM_HANDLE && !strcmp(func->name, "0.20-0.21"))
 		return 0;
 	for (i = 0; i < ARRAY_SIZE(hooks); i++) {
 		h = &hooks[i];
@@ -1224,6 +1228,30 @@ static int add_unnamed(const struct elfsym_func *func, enum elfsym_role role, vo
 			add_site(f, h, func);
 	}
 	return 0;
+}
+
+/* .comment tells the compiler since about rustc 1.74; Debian's tell it by their own path */
+static void find_rustc(struct elfsym *elf, struct file *f)
+{
+	if (elfsym_version(elf, RUSTC, f->rustc, sizeof(f->rustc)))
+		elfsym_version(elf, "/rustc-", f->rustc, sizeof(f->rustc));
+}
+
+/* Of the rustc that built a file: the x of 1.x, or 0 if that is not known */
+static unsigned long rustc_minor(const struct file *f)
+{
+	return strncmp(f->rustc, "1.", 2) ? 0 : strtoul(f->rustc + 2, NULL, 10);
+}
+
+/*
+ * Where handle finds its message depends on the compiler: rustc 1.63 and older is known, and
+ * 1.77 and newer; between, and where it is not known, decrypt is sure.
+ */
+static unsigned int rank_of(const struct file *f, const struct hook *h)
+{
+	unsigned long minor = rustc_minor(f);
+
+	return h->shape == SHAPE_HANDLE && (!minor || (minor >= 64 && minor < 77)) ? 2 : h->rank;
 }
 
 /* Drops what a hook of a lower rank makes needless: both would show the same bytes */
@@ -1236,11 +1264,11 @@ static void drop_outranked(struct file *f)
 	memset(lowest, -1, sizeof(lowest));
 	for (i = 0; i < f->nsites; i++) {
 		h = f->sites[i].hook;
-		lowest[h->lib][h->dir] = MIN(lowest[h->lib][h->dir], h->rank);
+		lowest[h->lib][h->dir] = MIN(lowest[h->lib][h->dir], rank_of(f, h));
 	}
 	for (i = 0; i < f->nsites; i++) {
 		h = f->sites[i].hook;
-		if (h->rank == lowest[h->lib][h->dir])
+		if (rank_of(f, h) == lowest[h->lib][h->dir])
 			f->sites[kept++] = f->sites[i];
 	}
 	f->nsites = kept;
@@ -1347,8 +1375,10 @@ static int add_file(int fd, const char *path, pid_t pid)
 			if (err)
 				complain("not all is found", safe(path), "%s", elf_error(err));
 		}
+		if (!f->nsites || has_site(f, LIB_RUSTLS, DIR_READ, NULL))
+			find_rustc(elf, f);
 		drop_outranked(f);
-		if (!f->nsites && !elfsym_version(elf, RUSTC, f->rustc, sizeof(f->rustc)))
+		if (!f->nsites && f->rustc[0])
 			elfsym_version(elf, version_prefixes[LIB_RUSTLS], f->rustls,
 				       sizeof(f->rustls));
 		elfsym_close(elf);
@@ -2301,6 +2331,14 @@ static __u64 row_of(const struct hook *h)
 	return ROW(h->lib, h->dir, h->count_arg) | ROW_VALID;
 }
 
+/* What the rows of all hooks in a file have in common */
+static __u64 flags_of(const struct file *f)
+{
+	unsigned long minor = rustc_minor(f);
+
+	return minor && minor < 64 ? ROW_OLD_RUSTC : 0;
+}
+
 /* Returns the link's descriptor or -errno */
 static int link_multi(int prog, const char *path, const struct site *const *sites, size_t n,
 		      bool at_return, pid_t pid, __u64 flags)
@@ -2385,7 +2423,7 @@ static int attach_program(const struct file *f, enum shape shape, bool at_return
 /* All of a file's probes, or none.  pid 0: in all processes. */
 static int attach_file(const struct file *f, pid_t pid)
 {
-	__u64 flags = f->named || env.machine ? ROW_ANY_PROCESS : 0;
+	__u64 flags = flags_of(f) | (f->named || env.machine ? ROW_ANY_PROCESS : 0);
 	size_t first = nattachments, i;
 	int shape, at_return, err = 0;
 
@@ -2419,7 +2457,7 @@ static int add_rows(pid_t pid, const struct file *f, const struct mapping *m)
 
 	for (i = 0; i < f->nsites; i++) {
 		const struct site *s = &f->sites[i];
-		__u64 row = row_of(s->hook);
+		__u64 row = row_of(s->hook) | flags_of(f);
 		struct {
 			__u64 address, tgid;
 		} place = {m->start - m->offset + s->offset, pid};

@@ -57,6 +57,8 @@ enum shape { SHAPE_CALL, SHAPE_ENCRYPT, SHAPE_HANDLE, SHAPE_DECRYPT, SHAPE_COUNT
 #define ROW_VALID		 (1ULL << 24)
 /* the file is traced in whatever process runs it (-l) */
 #define ROW_ANY_PROCESS (1ULL << 25)
+/* the file was built by rustc 1.63 or older, which lays out enums in another way */
+#define ROW_OLD_RUSTC (1ULL << 27)
 /* within the kernel side: what is encrypted is no application data */
 #define ROW_HIDDEN (1ULL << 26)
 

@@ -740,6 +740,7 @@ static void make(const char *names, const char *path)
 	struct file f;
 
 	begin(&f);
+	add(&f, COMMENT, "rustc version 1.95.0", 21); /* handle is not used if it is not known */
 	while (getline(&line, &size, in) > 0)
 		if (line[0] != '#' && sscanf(line, "%*s %1023s", name) == 1)
 			add_function(&f, SYMTAB, name, offset += 16);

@@ -204,6 +204,24 @@ wait_curl() {
 	wait_pid 60 "$CURL_PID" || fail 'curl failed' "$(cat "$BATS_TEST_TMPDIR/curl.stderr")"
 }
 
+# make_tables_test: once for all tests of a file; sets TABLES
+make_tables_test() {
+	local top=$TESTS/..
+	export TABLES=$BATS_FILE_TMPDIR/tables_test
+	"${CC:-cc}" -std=c11 -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all -I"$top" \
+		-o "$TABLES" "$TESTS/tables_test.c" "$top"/elfsym_{tables,image,code}.c
+}
+
+# rustls_symbols FILE: "role address" for each function that its symbols name; encrypters that
+# wrap others have no shape of their own, and need not be found
+rustls_symbols() {
+	nm "$1" | grep -v -e InvalidMessage -e '[$]u7b[$]' -e ' _RI' -e ' _RNC' \
+		-e wrapped | sed -nE \
+		-e 's/^(\w+) [tT] .*(Message|Record)Encrypter([$]GT[$])?7encrypt.*/encrypt \1/p' \
+		-e 's/^(\w+) [tT] .*(Message|Record)Decrypter([$]GT[$])?7decrypt.*/decrypt \1/p' \
+		-e 's/^(\w+) [tT] .*ExpectTraffic.*[E$]6handle.*/handle \1/p' | sort -u
+}
+
 # finish: as teardown: end what the test left behind, and show its files if it failed
 finish() {
 	local pid file

@@ -9,24 +9,13 @@
 load lib
 
 setup_file() {
-	local build=$BATS_TEST_DIRNAME/rustls/build top=$BATS_TEST_DIRNAME/..
+	local build=$BATS_TEST_DIRNAME/rustls/build
 	RELEASE=$("$build" release)
 	FAT=$("$build" fat)
 	DEV=$("$build" dev)
 	MANGLED_V0=$("$build" release -Csymbol-mangling-version=v0)
-	TABLES=$BATS_FILE_TMPDIR/tables_test
-	"${CC:-cc}" -std=c11 -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all -I"$top" \
-		-o "$TABLES" "$BATS_TEST_DIRNAME/tables_test.c" "$top"/elfsym_{tables,image,code}.c
-	export RELEASE FAT DEV MANGLED_V0 TABLES
-}
-
-# symbols FILE: "role address" for each function that its symbols name; encrypters that wrap
-# others have no shape of their own, and need not be found
-symbols() {
-	nm "$1" | grep -v -e InvalidMessage -e '[$]u7b[$]' -e wrapped | sed -nE \
-		-e 's/^(\w+) [tT] .*MessageEncrypter([$]GT[$])?7encrypt.*/encrypt \1/p' \
-		-e 's/^(\w+) [tT] .*MessageDecrypter([$]GT[$])?7decrypt.*/decrypt \1/p' \
-		-e 's/^(\w+) [tT] .*ExpectTraffic.*[E$]6handle.*/handle \1/p' | sort -u
+	make_tables_test
+	export RELEASE FAT DEV MANGLED_V0
 }
 
 # stripped DIRECTORY: the targets there: TLS 1.3 and two ciphers of TLS 1.2, a client and a server
@@ -35,7 +24,7 @@ stripped() {
 	for target in "$1"/{std,tokio}_target; do
 		echo "# $target"
 		strip -o "$copy" "$target"
-		symbols "$target" >"$copy.expected"
+		rustls_symbols "$target" >"$copy.expected"
 		[[ $(cut -d ' ' -f 1 "$copy.expected" | uniq -c | xargs) == \
 			'3 decrypt 3 encrypt 4 handle' ]] || fail "$(cat "$copy.expected")"
 		"$TABLES" "$copy" >"$copy.found"

@@ -44,7 +44,7 @@ tap() {
 	local file=$BATS_TEST_TMPDIR/symbols
 	"$TESTS/elfsym_test" "$TESTS/symbols.txt" "$file"
 	awk 'BEGIN {
-			hook["MessageEncrypter::encrypt"] = "encrypt"
+			hook["MessageEncrypter::encrypt"] = hook["RecordEncrypter::encrypt"] = "encrypt"
 			hook["ExpectTraffic::handle"] = "handle"
 			hook["ExpectEarlyData::handle"] = "early-handle"
 		}

@@ -1,129 +1,28 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! What the rustls test targets share: the truth file, the payloads, the TLS
-//! configurations with a certificate made at start, and the `ready` handshake
-//! with the test. In: the command line and one line on stdin. Out: `ready` on
-//! stdout and the truth file. It must never do TLS before that line came, and
-//! never touch the network itself.
+//! What the rustls test targets share: that of target.rs, and the TLS
+//! configurations with a certificate made at start. It must never touch the
+//! network itself.
 
-use std::error::Error;
-use std::ffi::OsString;
-use std::io::{self, Write};
 use std::mem::ManuallyDrop;
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::{FromRawFd, RawFd};
-use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
-use std::{env, fs};
+use std::sync::Arc;
 
-use rustls::SupportedProtocolVersion;
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::version::{TLS12, TLS13};
-use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use rustls::{ClientConfig, RootCertStore, ServerConfig, SupportedProtocolVersion};
 
+mod target;
 mod wrapped;
-
-pub type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
-
-/// Lengths at which a tracer's buffers and rustls' records end.
-pub const EDGES: [usize; 9] = [1, 8191, 8192, 8193, 16383, 16384, 16385, 65536, 1048576];
-
-/// Every byte that rustls accepted or returned, in the order of the calls:
-/// `write FD HEX`, `read FD HEX`, and `close FD` when the number may come again.
-/// Held in memory until the end so that keeping it adds no system call between
-/// those of the connections.
-pub struct Truth {
-    path: PathBuf,
-    lines: Mutex<Vec<u8>>,
-}
-
-impl Truth {
-    pub fn write(&self, fd: RawFd, accepted: &[u8]) {
-        self.add("write", fd, accepted);
-    }
-
-    pub fn read(&self, fd: RawFd, returned: &[u8]) {
-        self.add("read", fd, returned);
-    }
-
-    /// To be called while the connection is still open.
-    pub fn close(&self, fd: RawFd) {
-        self.lines
-            .lock()
-            .unwrap()
-            .extend_from_slice(format!("close {fd}\n").as_bytes());
-    }
-
-    fn add(&self, direction: &str, fd: RawFd, data: &[u8]) {
-        const DIGITS: &[u8; 16] = b"0123456789abcdef";
-
-        if data.is_empty() {
-            return;
-        }
-        let mut lines = self.lines.lock().unwrap();
-        lines.extend_from_slice(format!("{direction} {fd} ").as_bytes());
-        lines.extend(
-            data.iter()
-                .flat_map(|byte| [byte >> 4, byte & 15].map(|d| DIGITS[d as usize])),
-        );
-        lines.push(b'\n');
-    }
-
-    /// For a target that knows something else than calls.
-    pub fn replace(&self, lines: String) -> Result<()> {
-        Ok(fs::write(&self.path, lines)?)
-    }
-
-    pub fn save(&self) -> Result<()> {
-        Ok(fs::write(&self.path, &*self.lines.lock().unwrap())?)
-    }
-}
-
-/// Message `number` of `sender`: it begins with their names as far as there is
-/// room, and no byte is the same in the next message or a record further on.
-pub fn message(sender: &str, number: usize, len: usize) -> Vec<u8> {
-    let name = format!("{sender} message {number} of {len} bytes\n");
-    let pattern = (name.len()..len).map(|at| (number * 131 + at * 7 + at / 251) as u8);
-    let mut message = name.clone().into_bytes();
-
-    message.truncate(len);
-    message.extend(pattern);
-    message
-}
-
-/// The protocol version and cipher suites that both ends are held to.
-pub struct Tls {
-    version: &'static SupportedProtocolVersion,
-    suite: &'static str,
-    wrapped: bool,
-}
-
-impl Default for Tls {
-    fn default() -> Self {
-        Self {
-            version: &TLS13,
-            suite: "",
-            wrapped: false,
-        }
-    }
-}
+pub use target::*;
 
 impl Tls {
-    fn version(value: &str) -> Result<&'static SupportedProtocolVersion> {
-        match value {
-            "1.2" => Ok(&TLS12),
-            "1.3" => Ok(&TLS13),
-            _ => Err(format!("--tls: not 1.2 or 1.3: {value}").into()),
-        }
-    }
-
-    fn suite(value: &str) -> Result<&'static str> {
-        match value {
-            "aes128" => Ok("AES_128"),
-            "aes256" => Ok("AES_256"),
-            "chacha" => Ok("CHACHA20"),
-            _ => Err(format!("--suite: not aes128, aes256 or chacha: {value}").into()),
+    fn versions(&self) -> [&'static SupportedProtocolVersion; 1] {
+        match self.version {
+            Version::Tls12 => [&TLS12],
+            Version::Tls13 => [&TLS13],
         }
     }
 
@@ -163,7 +62,7 @@ impl Tls {
         key: PrivateKeyDer<'static>,
     ) -> Result<ServerConfig> {
         let config = ServerConfig::builder_with_provider(self.provider())
-            .with_protocol_versions(&[self.version])?
+            .with_protocol_versions(&self.versions())?
             .with_no_client_auth()
             .with_single_cert(vec![certificate], key)?;
 
@@ -175,7 +74,7 @@ impl Tls {
 
         trusted.add(server)?;
         Ok(ClientConfig::builder_with_provider(self.provider())
-            .with_protocol_versions(&[self.version])?
+            .with_protocol_versions(&self.versions())?
             .with_root_certificates(trusted)
             .with_no_client_auth())
     }
@@ -191,85 +90,4 @@ pub fn fd_of(local: SocketAddr) -> Result<RawFd> {
             socket.local_addr().is_ok_and(|address| address == local)
         })
         .ok_or_else(|| format!("no socket is bound to {local}").into())
-}
-
-/// Tells the test that the set-up, which took the whole command line, is done;
-/// waits for its go.
-pub fn ready(mut args: Args) -> Result<()> {
-    if let Some(word) = args.words.next() {
-        return Err(format!("nothing is known to do with {word}").into());
-    }
-    println!("ready");
-    io::stdout().flush()?;
-    match io::stdin().read_line(&mut String::new())? {
-        0 => Err("stdin ended before the line that starts the work".into()),
-        _ => Ok(()),
-    }
-}
-
-/// The command line. The options that all targets have are kept here.
-pub struct Args {
-    words: env::Args,
-    truth: Option<OsString>,
-    pub tls: Tls,
-}
-
-impl Default for Args {
-    fn default() -> Self {
-        let mut words = env::args();
-        words.next();
-        Self {
-            words,
-            truth: None,
-            tls: Tls::default(),
-        }
-    }
-}
-
-impl Args {
-    /// The next word that is an option of this target or its mode.
-    pub fn own(&mut self) -> Result<Option<String>> {
-        while let Some(word) = self.words.next() {
-            match word.as_str() {
-                "--truth" => self.truth = Some(self.value("--truth")?.into()),
-                "--tls" => self.tls.version = Tls::version(&self.value("--tls")?)?,
-                "--wrapped" => self.tls.wrapped = true,
-                "--suite" => self.tls.suite = Tls::suite(&self.value("--suite")?)?,
-                _ => return Ok(Some(word)),
-            }
-        }
-        Ok(None)
-    }
-
-    pub fn value(&mut self, of: &str) -> Result<String> {
-        Ok(self.words.next().ok_or_else(|| format!("{of}: no value"))?)
-    }
-
-    pub fn number(&mut self, of: &str) -> Result<usize> {
-        Ok(self
-            .value(of)?
-            .parse()
-            .map_err(|why| format!("{of}: {why}"))?)
-    }
-
-    /// The truth file whose name has this suffix.
-    pub fn truth(&self, suffix: &str) -> Result<Truth> {
-        let mut path = self.truth.clone().ok_or("--truth FILE is needed")?;
-        path.push(suffix);
-        Ok(Truth {
-            path: path.into(),
-            lines: Mutex::default(),
-        })
-    }
-}
-
-/// The end of every target: says what went wrong, if anything did.
-pub fn finish(result: Result<()>) -> std::process::ExitCode {
-    match result {
-        Ok(()) => std::process::ExitCode::SUCCESS,
-        Err(why) => {
-            eprintln!("{why}");
-            std::process::ExitCode::FAILURE
-        }
-    }
 }

@@ -24,7 +24,7 @@ const USAGE: &str = "\
 usage: std_target --truth FILE [--tls 1.2|1.3] [--suite aes128|aes256|chacha] [--wrapped] MODE
   edges        lengths around the sizes of buffers and records, and none at all
   bulk N LEN   N messages of LEN bytes in each direction
-  vectored     write_vectored with 2 to 67 pieces, some of them empty
+  vectored     write_vectored with 2 to 67 pieces, some of them empty, without a buffer limit
   limit        a buffer limit, so that a write takes less than it was offered
   before       data written before the handshake
   rekey        new keys after every 7 messages (TLS 1.3)
@@ -62,7 +62,8 @@ impl Plan {
                 (vec![len; count], How::Plain)
             }
             "vectored" => {
-                let totals = [50, 16383, 16384, 16385, 40000];
+                // In the last, a record begins at 0x40000, which looks like a version.
+                let totals = [50, 16383, 16384, 16385, 40000, 300000];
                 (
                     totals
                         .iter()
@@ -172,6 +173,7 @@ where
     }
 
     fn write_pieces(&mut self, number: usize, data: &[u8]) -> Result<()> {
+        self.tls.conn.set_buffer_limit(None);
         let count = PIECES[number % PIECES.len()];
         let weights = (0..count).map(|i| (i * 3 + number / PIECES.len()) % 5);
         let sum: usize = weights.clone().sum();
