@@ -876,13 +876,13 @@ int call_return_sleepable(struct regs *regs)
  *                 with the places of the enums: type 3, version 4
  *   0.23          {slices (4 words), content type (u8), version (u16 at +2)}, same
  *   0.24          {slices (4 words), 0 (u16), version 0x0303 (u16), type 0x17 (u8)}
- * where version is what the record says: TLS 1.2 for every encrypted one.  They
- * cannot be taken for each other: a length (at most 16384) never looks like a type
- * and a version.
+ * where version is what the record says: TLS 1.2 for every encrypted one.
  *
  * The slices (OutboundChunks, called OutboundPlain in 0.24): if word 0 is 0, one
  * {pointer, length} follows; else words 0 and 1 are an array of such, of whose bytes
- * those from word 2 to word 3 are meant.
+ * those from word 2 to word 3 are meant.  Word 2 may look like an old version's type,
+ * beyond 256 KiB; what stands behind an old version's message may look like a new
+ * version's type, but not also have 1 to 16384 bytes from word 2 to word 3.
  */
 #define IS_ENUM(word)	      (((word)&0xffff00fc) == 0x00040000)
 #define IS_ENUM_APPDATA(word) (((word)&0xff) == 3)
@@ -895,35 +895,30 @@ enum { NO_MESSAGE, APPDATA, OTHER_MESSAGE };
  * slices if s->array is not 0, else in s->slice. */
 static __always_inline int parse_message(bool sleepable, struct slices *s, __u64 message)
 {
-	__u64 type;
+	__u64 type = 0;
 
 	if (copy_in(sleepable, s->slice, sizeof(s->slice), message + 0x10))
 		return NO_MESSAGE;
 	s->skip = s->slice[0];
 	s->len = s->slice[1];
-	s->array = 0;
-	if (IS_ENUM(s->skip)) {
-		type = s->skip;
-		if (copy_in(sleepable, s->slice, sizeof(s->slice), message))
-			return NO_MESSAGE;
-		s->len = s->slice[1];
-		return IS_ENUM_APPDATA(type) ? APPDATA : OTHER_MESSAGE;
-	}
-	if (copy_in(sleepable, s->slice, sizeof(s->slice[0]), message + 0x20))
-		return NO_MESSAGE;
-	type = s->slice[0];
-	if (!IS_ENUM(type) && !IS_WIRE(type))
-		return NO_MESSAGE;
+	if (!copy_in(sleepable, s->slice, sizeof(s->slice[0]), message + 0x20))
+		type = s->slice[0];
 	if (copy_in(sleepable, s->slice, sizeof(s->slice), message))
 		return NO_MESSAGE;
 	s->array = s->slice[0];
+	if ((!IS_ENUM(type) && !IS_WIRE(type)) ||
+	    (s->array && (s->len <= s->skip || s->len - s->skip > CHUNK_MAX))) {
+		s->array = 0;
+		s->len = s->slice[1];
+		if (!IS_ENUM(s->skip))
+			return NO_MESSAGE;
+		return IS_ENUM_APPDATA(s->skip) ? APPDATA : OTHER_MESSAGE;
+	}
 	if (!s->array) {
 		s->slice[0] = s->slice[1];
 		s->slice[1] = s->skip;
 		s->len = s->skip;
 	} else {
-		if (s->len <= s->skip || s->len - s->skip > CHUNK_MAX)
-			return NO_MESSAGE;
 		s->len -= s->skip;
 		s->part = 0;
 	}
