@@ -877,14 +877,17 @@ int call_return_sleepable(struct regs *regs)
  *   0.23          {slices (4 words), content type (u8), version (u16 at +2)}, same
  *   0.24          {slices (4 words), 0 (u8), version 0x0303 (u16 at +2), type 0x17 (u8)}
  * and with old compilers (rustc 1.63) {..., version (u16), content type (u8 at +4)},
- * where version is what the record says: TLS 1.2 for every encrypted one.  They
- * cannot be taken for each other: a length (at most 16384) never looks like a type
- * and a version.  Bytes between these are what they were before.
+ * where version is what the record says: TLS 1.2 for every encrypted one.  Bytes between
+ * these are what they were before.
  *
  * The slices (OutboundChunks, called OutboundPlain in 0.24): if word 0 is 0, one
  * {pointer, length} follows; else words 0 and 1 are an array of such, of whose bytes
  * those from word 2 to word 3 are meant.  Old compilers have the choice in a word of its own,
  * before all of these.
+ *
+ * Word 2 may look like an old version's type, beyond 256 KiB; what stands behind an old
+ * version's message may look like a new version's type, but not also have 1 to 16384 bytes
+ * from word 2 to word 3.
  */
 enum { NO_MESSAGE, APPDATA, OTHER_MESSAGE };
 
@@ -908,44 +911,48 @@ static __always_inline int kind_at(bool sleepable, struct slices *s, __u64 addre
 									  : kind_of(s->slice[0]);
 }
 
-/* Finds out what message is.  If it is one, s says where its bytes are: in an array of
- * slices if s->array is not 0, else in s->slice. */
-static __always_inline int parse_message(bool sleepable, struct slices *s, __u64 message)
+/* Where the slices of a message are: in an array if s->array is not 0, else in s->slice.
+ * False: these can be no slices. */
+static __always_inline bool find_slices(bool sleepable, struct slices *s, __u64 message)
 {
-	int kind = kind_at(sleepable, s, message + 0x10);
-
-	s->array = 0;
-	if (kind) {
-		if (copy_in(sleepable, s->slice, sizeof(s->slice), message))
-			return NO_MESSAGE;
-		s->len = s->slice[1];
-		return kind;
-	}
-	kind = kind_at(sleepable, s, message + 0x20);
-	if (!kind) { /* that of old compilers, whose first word is 0 or 1 */
-		kind = kind_at(sleepable, s, message + 0x28);
-		if (copy_in(sleepable, s->slice, sizeof(s->slice[0]), message) || s->slice[0] > 1)
-			return NO_MESSAGE;
-		message += 8 * s->slice[0];
-	}
-	if (!kind || copy_in(sleepable, s->slice, sizeof(s->slice), message + 0x10))
-		return NO_MESSAGE;
+	if (copy_in(sleepable, s->slice, sizeof(s->slice), message + 0x10))
+		return false;
 	s->skip = s->slice[0];
 	s->len = s->slice[1];
 	if (copy_in(sleepable, s->slice, sizeof(s->slice), message))
-		return NO_MESSAGE;
+		return false;
 	s->array = s->slice[0];
-	if (!s->array) {
-		s->slice[0] = s->slice[1];
-		s->slice[1] = s->skip;
-		s->len = s->skip;
-	} else {
-		if (s->len <= s->skip || s->len - s->skip > CHUNK_MAX)
-			return NO_MESSAGE;
+	if (s->array) {
 		s->len -= s->skip;
 		s->part = 0;
+		return s->len && s->len <= CHUNK_MAX;
 	}
-	return kind;
+	s->slice[0] = s->slice[1];
+	s->slice[1] = s->skip;
+	s->len = s->skip;
+	return true;
+}
+
+/* Finds out what message is.  If it is one, s says where its bytes are: see find_slices() */
+static __always_inline int parse_message(bool sleepable, struct slices *s, __u64 message)
+{
+	int kind = kind_at(sleepable, s, message + 0x20);
+
+	if (kind && find_slices(sleepable, s, message))
+		return kind;
+	kind = kind_at(sleepable, s, message + 0x10);
+	if (kind) {
+		if (copy_in(sleepable, s->slice, sizeof(s->slice), message))
+			return NO_MESSAGE;
+		s->array = 0;
+		s->len = s->slice[1];
+		return kind;
+	}
+	/* that of old compilers, whose first word is 0 or 1 */
+	kind = kind_at(sleepable, s, message + 0x28);
+	if (!kind || copy_in(sleepable, s->slice, sizeof(s->slice[0]), message) || s->slice[0] > 1)
+		return NO_MESSAGE;
+	return find_slices(sleepable, s, message + 8 * s->slice[0]) ? kind : NO_MESSAGE;
 }
 
 /*

@@ -4,18 +4,16 @@
 # Whose fd stands on a line, where it is hard to tell: many connections on one thread, libraries
 # that never see the socket, numbers that come again, an attachment in the middle, TLS within TLS,
 # bytes that only look like TLS. Truth comes from the programs, which know their fds, or from /proc.
-# Needs root, node, curl, mariadbd, a cargo that tests/rustls/build accepts, and tlssnoop.
+# Needs root, node, curl, a cargo that tests/rustls/build accepts, and tlssnoop.
 # It must never take a line with no fd for a right one, nor pass a trace that was not compared.
 
 load lib
 
-MARIADB_DIR=
 BY=()	# the command that starts a target, if it is not started plainly
 
 setup_file() {
 	TARGETS=$("$BATS_TEST_DIRNAME/rustls/build" release)
-	STACKS=$("$BATS_TEST_DIRNAME/stacks/build" release)
-	export TARGETS STACKS
+	export TARGETS
 }
 
 setup() {
@@ -24,13 +22,6 @@ setup() {
 
 teardown() {
 	finish
-	[[ -z $MARIADB_DIR ]] || rm -r "$MARIADB_DIR"
-}
-
-# ended_well: tlssnoop has ended, content
-ended_well() {
-	wait_tlssnoop
-	((SNOOP_STATUS == 0)) || fail "tlssnoop ended with status $SNOOP_STATUS"
 }
 
 # both_apart COMMAND...: a server and a client, each a process of its own, both of them traced;
@@ -170,36 +161,6 @@ in_the_middle() {
 	in_the_middle "$TARGETS/tokio_target" --truth "$TRUTH" --endless --threads 4 both
 }
 
-# whole COMPARE-OPTIONS COMMAND...: both ends of its connections
-whole() {
-	local options
-	read -r -a options <<<"$1"
-	echo "# traced: ${*:2}"
-	start_target "${@:2}"
-	start_tlssnoop -j -B 262144 -p "$TARGET_PID"
-	go
-	wait_target
-	ended_well
-	"$PYTHON" "$TESTS/trace.py" pairs "$TRUTH"
-	compare json "${options[@]}"
-}
-
-# with_every_tls COMMAND...: the streams, with both versions of TLS
-with_every_tls() {
-	local tls
-	for tls in 1.2 1.3; do
-		whole --stream "$1" --truth "$TRUTH" --tls "$tls" "${@:2}"
-	done
-}
-
-@test "ureq, three servers in turn over connections kept alive" {
-	with_every_tls "$STACKS/ureq_target" 67
-}
-
-@test "futures-rustls, both ends of 53 connections on one thread" {
-	with_every_tls "$STACKS/futures_target" 53
-}
-
 @test "10007 short connections: OpenSSL on sockets" {
 	whole '' "$TESTS/ssl_target" --truth "$TRUTH" --mode short 10007
 }
@@ -294,45 +255,6 @@ both_forked() {
 	child=$(sed -n 's/^child //p' "$TARGET_OUT")
 	stop_tlssnoop
 	both_forked "$TARGET_PID" "$child"
-}
-
-# mariadb ARG...: the server, for nobody else, as an unprivileged user. Takes the place of the shell,
-# which is to be one of its own.
-mariadb() {
-	PATH=$PATH:/usr/sbin exec setpriv --reuid nobody --regid nogroup --clear-groups mariadbd --no-defaults \
-		--datadir="$MARIADB_DIR" --socket="$MARIADB_DIR/socket" --pid-file="$MARIADB_DIR/pid" \
-		--innodb-log-file-size=4M --innodb-buffer-pool-size=8M "$@" 3>&-
-}
-
-# start_mariadb: sets MARIADB_DIR, MARIADB_PID and MARIADB_PORT; its user is "tester"
-start_mariadb() {
-	local err=$BATS_TEST_TMPDIR/mariadb.stderr tables
-	MARIADB_DIR=$(mktemp -d)	# not below the test's, where only root comes
-	MARIADB_PORT=$(free_port)
-	cp "$CERT" "$KEY" "$MARIADB_DIR"
-	chown -R nobody "$MARIADB_DIR"
-	tables=$(find /usr/share/mysql /usr/share/mariadb -name 'm*_system_tables.sql' -print -quit)
-	{
-		printf 'create database mysql;\nuse mysql;\n'
-		cat "$tables"
-		echo "insert into global_priv values ('127.0.0.1', 'tester', '{\"access\": $((2 ** 63 - 1))}');"
-	} | mariadb --bootstrap 2>"$err" || fail 'no tables for mariadbd' "$(cat "$err")"
-	mariadb --port="$MARIADB_PORT" --bind-address=127.0.0.1 --skip-name-resolve \
-		--ssl-cert="$MARIADB_DIR/cert.pem" --ssl-key="$MARIADB_DIR/key.pem" 2>"$err" &
-	MARIADB_PID=$!
-	STARTED+=("$MARIADB_PID")
-	line_comes 'ready for connections' "$err" "$MARIADB_PID" || fail 'no mariadbd' "$(cat "$err")"
-}
-
-@test "sqlx, 503 queries at once through a pool of 5 connections on one thread" {
-	start_mariadb
-	start_target "$STACKS/sqlx_target" --truth "$TRUTH" \
-		"mysql://tester@127.0.0.1:$MARIADB_PORT/?ssl-mode=REQUIRED" 503
-	start_tlssnoop -j -B 65536 -p "$TARGET_PID"
-	go
-	wait_target
-	ended_well
-	"$PYTHON" "$TESTS/trace.py" owners --name 'query [0-9]+;' --owners "$TRUTH" "$TRACE"
 }
 
 @test "a plain connection on the same thread that looks like TLS: OpenSSL" {

@@ -138,12 +138,46 @@ traced() {
 	compare_streams "$TRUTH"
 }
 
-# make_certificate: once for all tests of a file; sets CERT and KEY
+# ended_well: tlssnoop has ended, content
+ended_well() {
+	wait_tlssnoop
+	((SNOOP_STATUS == 0)) || fail "tlssnoop ended with status $SNOOP_STATUS"
+}
+
+# one_end COMPARE-OPTIONS COMMAND...: of its connections
+one_end() {
+	local options
+	read -r -a options <<<"$1"
+	echo "# traced: ${*:2}"
+	start_target "${@:2}"
+	start_tlssnoop -j -B 262144 -p "$TARGET_PID"
+	go
+	wait_target
+	ended_well
+	compare json "${options[@]}"
+}
+
+# whole COMPARE-OPTIONS COMMAND...: both ends of its connections
+whole() {
+	one_end "$@"
+	"$PYTHON" "$TESTS/trace.py" pairs "$TRUTH"
+}
+
+# with_every_tls COMMAND...: the streams, with both versions of TLS
+with_every_tls() {
+	local tls
+	for tls in 1.2 1.3; do
+		whole --stream "$1" --truth "$TRUTH" --tls "$tls" "${@:2}"
+	done
+}
+
+# make_certificate: once for all tests of a file; sets CERT and KEY. rustls wants no CA as server.
 make_certificate() {
 	CERT=$BATS_FILE_TMPDIR/cert.pem
 	KEY=$BATS_FILE_TMPDIR/key.pem
 	[[ -e $CERT ]] || openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 \
 		-subj /CN=localhost -addext subjectAltName=DNS:localhost,IP:127.0.0.1 \
+		-addext basicConstraints=critical,CA:FALSE \
 		-keyout "$KEY" -out "$CERT" 2>"$BATS_FILE_TMPDIR/openssl.stderr" ||
 		fail "$(cat "$BATS_FILE_TMPDIR/openssl.stderr")"
 }

@@ -7,6 +7,7 @@ In: one TLS connection after the other, or many at once; each gets its own one t
 that is the relay's peer (client) or the relay's own (towards the server):
     PORT.write, PORT.read   the bytes that the program there wrote and read
     PORT.owner              "PID FD" of its socket, as /proc says while it is open
+With --starttls mysql, what MariaDB's protocol says before TLS passes first, and is not kept.
 It ends when --connections of them are over. It must never change a byte, and keeps a byte before
 it passes it on.
 """
@@ -16,6 +17,7 @@ import asyncio
 import os
 import pathlib
 import signal
+import socket
 import ssl
 import sys
 
@@ -68,11 +70,39 @@ class Relay:
                 writer.write(data)
                 await writer.drain()
 
-    async def relay(self, reader, writer):
+    async def receive(self, sock, count):
+        """Not a byte more: what follows is TLS."""
+        data = b""
+        while len(data) < count:
+            part = await asyncio.get_running_loop().sock_recv(sock, count - len(data))
+            if not part:
+                raise EOFError("the connection ended before TLS")
+            data += part
+        return data
+
+    async def before_tls(self, client, server):
+        """The server's greeting and the client's wish for TLS: packets with a length of 3 bytes."""
+        for end, other in (server, client), (client, server):
+            head = await self.receive(end, 4)
+            packet = head + await self.receive(end, int.from_bytes(head[:3], "little"))
+            await asyncio.get_running_loop().sock_sendall(other, packet)
+
+    async def relay(self, sock):
+        loop = asyncio.get_running_loop()
+        up_sock = socket.socket()
+        up_sock.setblocking(False)
+        await loop.sock_connect(up_sock, ("127.0.0.1", self.args.upstream))
+        if self.args.starttls:
+            await self.before_tls(sock, up_sock)
+        reader = asyncio.StreamReader()
+        protocol = asyncio.StreamReaderProtocol(reader)
+        transport, _ = await loop.connect_accepted_socket(lambda: protocol, sock,
+                                                          ssl=self.server_ctx)
+        writer = asyncio.StreamWriter(transport, protocol, reader, loop)
         client = writer.get_extra_info("peername")[1]
         self.keep_owner(client, client, writer.get_extra_info("sockname")[1])
         up_reader, up_writer = await asyncio.open_connection(
-            "127.0.0.1", self.args.upstream, ssl=self.client_ctx, server_hostname="localhost")
+            sock=up_sock, ssl=self.client_ctx, server_hostname="localhost")
         own = up_writer.get_extra_info("sockname")[1]
         self.keep_owner(own, self.args.upstream, own)
         pumps = [asyncio.create_task(self.pump(reader, up_writer, self.account(client, "write"),
@@ -86,20 +116,28 @@ class Relay:
         for pump in done:
             pump.result()
 
-    async def connected(self, reader, writer):
+    async def connected(self, sock):
         try:
-            await self.results.put(await self.relay(reader, writer))
+            await self.results.put(await self.relay(sock))
         except Exception as err:    # the main task is to fail, not this one
             await self.results.put(err)
 
+    async def accept(self, listener):
+        tasks = []
+        while True:
+            sock, _ = await asyncio.get_running_loop().sock_accept(listener)
+            tasks.append(asyncio.create_task(self.connected(sock)))
+
     async def run(self):
-        listener = await asyncio.start_server(self.connected, "127.0.0.1", 0, ssl=self.server_ctx)
-        print(f"listening {listener.sockets[0].getsockname()[1]}", flush=True)
-        for _ in range(self.args.connections):
-            error = await self.results.get()
-            if error:
-                raise error
-        listener.close()
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            listener.setblocking(False)
+            print(f"listening {listener.getsockname()[1]}", flush=True)
+            accepting = asyncio.create_task(self.accept(listener))
+            for _ in range(self.args.connections):
+                error = await self.results.get()
+                if error:
+                    raise error
+            accepting.cancel()
 
 
 def main():
@@ -109,6 +147,7 @@ def main():
     parser.add_argument("--upstream", type=int, required=True, metavar="PORT")
     parser.add_argument("--account", required=True, metavar="DIRECTORY")
     parser.add_argument("--connections", type=int, default=1)
+    parser.add_argument("--starttls", choices=["mysql"], help="what comes before TLS")
     parser.add_argument("--alpn", help="the protocol to offer and to take")
     args = parser.parse_args()
     signal.alarm(MAX_SECONDS)   # a stuck run ends by itself

@@ -4,6 +4,7 @@
 //! configurations with a certificate made at start. It must never touch the
 //! network itself.
 
+use std::io;
 use std::mem::ManuallyDrop;
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::{FromRawFd, RawFd};
@@ -80,14 +81,24 @@ impl Tls {
     }
 }
 
-/// The descriptor of the one socket that is bound to this address: a client's.
+/// The descriptor of the socket of this process for which `wanted` holds.
 /// Libraries that keep their sockets to themselves do not tell it.
+fn fd_where(wanted: impl Fn(&TcpStream) -> io::Result<bool>) -> Option<RawFd> {
+    (3..1024).find(|&fd| {
+        // SAFETY: nothing closes it here, and asking any descriptor for its name is harmless.
+        let socket = ManuallyDrop::new(unsafe { TcpStream::from_raw_fd(fd) });
+        wanted(&socket).unwrap_or(false)
+    })
+}
+
+/// The one socket that is bound to this address: a client's.
 pub fn fd_of(local: SocketAddr) -> Result<RawFd> {
-    (3..1024)
-        .find(|&fd| {
-            // SAFETY: nothing closes it here, and asking any descriptor for its name is harmless.
-            let socket = ManuallyDrop::new(unsafe { TcpStream::from_raw_fd(fd) });
-            socket.local_addr().is_ok_and(|address| address == local)
-        })
+    fd_where(|socket| Ok(socket.local_addr()? == local))
         .ok_or_else(|| format!("no socket is bound to {local}").into())
+}
+
+/// The end at `local` of a connection whose other end is at `remote`.
+pub fn fd_between(local: SocketAddr, remote: SocketAddr) -> Result<RawFd> {
+    fd_where(|socket| Ok(socket.local_addr()? == local && socket.peer_addr()? == remote))
+        .ok_or_else(|| format!("no socket leads from {local} to {remote}").into())
 }

@@ -4,8 +4,9 @@
 //! thread, and many queries at once. In: the server's URL, in which TLS is
 //! demanded. Out: not calls but "query N; FD PORT" for each query: the socket
 //! of the connection that the server says has run it. The query's name is in
-//! its text, or a value bound to it, and fills its row. It must never name a
-//! socket without having asked the server.
+//! its text, or a value bound to it, and fills its row. Without --truth, which
+//! suits a relay in between, it does not ask. It must never name a socket
+//! without having asked the server.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -17,7 +18,7 @@ use tlssnoop_rustls_targets::{Args, Result, fd_of, finish, ready};
 use tokio::runtime::Builder;
 use tokio::task::JoinSet;
 
-const USAGE: &str = "usage: sqlx_target --truth FILE URL N";
+const USAGE: &str = "usage: sqlx_target [--truth FILE] URL N";
 const CONNECTIONS: u32 = 5;
 
 /// Runs query N; returns the server's number of the connection.
@@ -53,11 +54,8 @@ async fn sockets(pool: &MySqlPool) -> Result<HashMap<u64, (RawFd, u16)>> {
         .collect()
 }
 
-async fn run_queries(options: MySqlConnectOptions, count: usize) -> Result<String> {
-    let pool = MySqlPoolOptions::new()
-        .max_connections(CONNECTIONS)
-        .connect_with(options)
-        .await?;
+/// Returns which connection of the server ran which query.
+async fn run_queries(pool: &MySqlPool, count: usize) -> Result<Vec<(usize, u64)>> {
     let mut queries = JoinSet::new();
     let mut done = Vec::new();
 
@@ -67,7 +65,11 @@ async fn run_queries(options: MySqlConnectOptions, count: usize) -> Result<Strin
     while let Some(query) = queries.join_next().await {
         done.push(query??);
     }
-    let sockets = sockets(&pool).await?;
+    Ok(done)
+}
+
+async fn where_they_ran(pool: &MySqlPool, done: Vec<(usize, u64)>) -> Result<String> {
+    let sockets = sockets(pool).await?;
     if sockets.len() != CONNECTIONS as usize {
         return Err(format!("{} connections", sockets.len()).into());
     }
@@ -75,20 +77,29 @@ async fn run_queries(options: MySqlConnectOptions, count: usize) -> Result<Strin
         let (fd, port) = sockets[&connection];
         format!("query {number}; {fd} {port}\n")
     });
-    let lines = lines.collect();
-    pool.close().await;
-    Ok(lines)
+    Ok(lines.collect())
 }
 
 fn run() -> Result<()> {
     let mut args = Args::default();
     let options: MySqlConnectOptions = args.own()?.ok_or(USAGE)?.parse()?;
     let count = args.number("N")?;
-    let truth = args.truth("")?;
+    let truth = args.truth("").ok();
     let runtime = Builder::new_current_thread().enable_all().build()?;
     ready(args)?;
 
-    truth.replace(runtime.block_on(run_queries(options, count))?)
+    runtime.block_on(async {
+        let pool = MySqlPoolOptions::new()
+            .max_connections(CONNECTIONS)
+            .connect_with(options)
+            .await?;
+        let done = run_queries(&pool, count).await?;
+        if let Some(truth) = truth {
+            truth.replace(where_they_ran(&pool, done).await?)?;
+        }
+        pool.close().await;
+        Ok(())
+    })
 }
 
 fn main() -> ExitCode {

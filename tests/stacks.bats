@@ -1,0 +1,185 @@
+#!/usr/bin/env bats
+# SPDX-License-Identifier: GPL-2.0-only
+#
+# TLS as Rust programs have it: below a library for HTTP, gRPC, WebSocket or SQL, with rustls or
+# OpenSSL. Truth comes from a witness between library and TLS in the same process, or where both
+# ends hide their TLS from a relay between them. The databases are real servers. Needs root,
+# mariadbd, PostgreSQL, a cargo that tests/rustls/build accepts, a C compiler for OpenSSL, and
+# tlssnoop; the first build takes minutes and fetches crates.
+# It must never pass without having compared both directions of every connection.
+
+load lib
+
+SERVER_DIR=	# of a database
+
+setup_file() {
+	STACKS=$("$BATS_TEST_DIRNAME/stacks/build" release)
+	SHARED=$(OPENSSL_NO_VENDOR=1 "$BATS_TEST_DIRNAME/native/build" release)
+	VENDORED=$("$BATS_TEST_DIRNAME/native/build" vendored)
+	export STACKS SHARED VENDORED
+}
+
+setup() {
+	make_certificate
+}
+
+teardown() {
+	finish
+	[[ -z $SERVER_DIR ]] || rm -r "$SERVER_DIR"
+}
+
+@test "ureq, three servers in turn over connections kept alive" {
+	with_every_tls "$STACKS/ureq_target" 67
+}
+
+@test "futures-rustls, both ends of 53 connections on one thread" {
+	with_every_tls "$STACKS/futures_target" 53
+}
+
+# http CLIENT: by HTTP/1.1 and HTTP/2, with both versions of TLS
+http() {
+	local version
+	for version in 1 2; do
+		with_every_tls "$STACKS/http_target" "$1" "$version" 23
+	done
+	whole --stream "$STACKS/http_target" --truth "$TRUTH" --threads 4 "$1" 1 23
+	whole --stream "$STACKS/http_target" --truth "$TRUTH" --threads 4 "$1" 2 23
+}
+
+@test "hyper with hyper-rustls asks axum, HTTP/1.1 and HTTP/2" {
+	http hyper
+}
+
+@test "reqwest asks axum, HTTP/1.1 and HTTP/2" {
+	http reqwest
+}
+
+@test "warp, 11 connections on one thread" {
+	with_every_tls "$STACKS/warp_target" "$CERT" "$KEY" 11
+}
+
+@test "tokio-tungstenite, both ends of 11 connections on one thread" {
+	with_every_tls "$STACKS/websocket_target" 11
+}
+
+@test "tonic, 7 streams at once through one connection, client and server" {
+	local port server stdin
+	launch_target "$STACKS/tonic_target" server "$CERT" "$KEY"
+	server=$TARGET_PID stdin=$TARGET_STDIN
+	line_comes '^listening ' "$TARGET_OUT" "$server"
+	read -r _ port <"$TARGET_OUT"
+	start_relay "$port" --alpn h2
+	start_target "$STACKS/tonic_target" client "$CERT" 7
+	start_tlssnoop -j -B 65536 -p "$server,$TARGET_PID"
+	echo "$RELAY_PORT" >&"$TARGET_STDIN"
+	wait_target
+	wait_relay
+	echo stop >&"$stdin"
+	exec {stdin}>&-
+	wait_pid 20 "$server"
+	ended_well
+	compare_account json "$TARGET_PID" "$server"
+}
+
+# as_nobody COMMAND...: takes the place of the shell, which is to be one of its own
+as_nobody() {
+	exec setpriv --reuid nobody --regid nogroup --clear-groups "$@" 3>&-
+}
+
+# make_server_dir: with the certificate and its key, for nobody; sets SERVER_DIR
+make_server_dir() {
+	SERVER_DIR=$(mktemp -d)	# not below the test's, where only root comes
+	cp "$CERT" "$KEY" "$SERVER_DIR"
+	chown -R nobody "$SERVER_DIR"
+}
+
+# mariadb ARG...: the server, for nobody else. Takes the place of the shell.
+mariadb() {
+	PATH=$PATH:/usr/sbin as_nobody mariadbd --no-defaults \
+		--datadir="$SERVER_DIR" --socket="$SERVER_DIR/socket" --pid-file="$SERVER_DIR/pid" \
+		--innodb-log-file-size=4M --innodb-buffer-pool-size=8M "$@"
+}
+
+# start_mariadb: sets MARIADB_PID and MARIADB_PORT; its user is "tester"
+start_mariadb() {
+	local err=$BATS_TEST_TMPDIR/mariadb.stderr tables
+	MARIADB_PORT=$(free_port)
+	make_server_dir
+	tables=$(find /usr/share/mysql /usr/share/mariadb -name 'm*_system_tables.sql' -print -quit)
+	{
+		printf 'create database mysql;\nuse mysql;\n'
+		cat "$tables"
+		echo "insert into global_priv values ('127.0.0.1', 'tester', '{\"access\": $((2 ** 63 - 1))}');"
+	} | mariadb --bootstrap 2>"$err" || fail 'no tables for mariadbd' "$(cat "$err")"
+	mariadb --port="$MARIADB_PORT" --bind-address=127.0.0.1 --skip-name-resolve \
+		--ssl-cert="$SERVER_DIR/cert.pem" --ssl-key="$SERVER_DIR/key.pem" 2>"$err" &
+	MARIADB_PID=$!
+	STARTED+=("$MARIADB_PID")
+	line_comes 'ready for connections' "$err" "$MARIADB_PID" || fail 'no mariadbd' "$(cat "$err")"
+}
+
+@test "sqlx, 503 queries at once through a pool of 5 connections on one thread" {
+	start_mariadb
+	start_target "$STACKS/sqlx_target" --truth "$TRUTH" \
+		"mysql://tester@127.0.0.1:$MARIADB_PORT/?ssl-mode=REQUIRED" 503
+	start_tlssnoop -j -B 65536 -p "$TARGET_PID"
+	go
+	wait_target
+	ended_well
+	"$PYTHON" "$TESTS/trace.py" owners --name 'query [0-9]+;' --owners "$TRUTH" "$TRACE"
+}
+
+@test "sqlx and MariaDB, byte for byte, both of them" {
+	start_mariadb
+	start_relay "$MARIADB_PORT" --starttls mysql --connections 5
+	start_target "$STACKS/sqlx_target" "mysql://tester@127.0.0.1:$RELAY_PORT/?ssl-mode=REQUIRED" 503
+	start_tlssnoop -j -B 65536 -p "$TARGET_PID,$MARIADB_PID"
+	go
+	wait_target
+	wait_relay
+	kill -TERM "$MARIADB_PID"
+	wait_pid 60 "$MARIADB_PID"
+	ended_well
+	compare_account json "$TARGET_PID" "$MARIADB_PID"
+}
+
+# start_postgres: sets POSTGRES_PORT; its user is "tester"
+start_postgres() {
+	local err=$BATS_TEST_TMPDIR/postgres.stderr bin
+	bin=$(dirname "$(find /usr/lib/postgresql -name initdb -print -quit)")
+	POSTGRES_PORT=$(free_port)
+	make_server_dir
+	(as_nobody "$bin/initdb" --no-sync -A trust -U tester -D "$SERVER_DIR/data") \
+		>"$err" 2>&1 || fail 'no database' "$(cat "$err")"
+	(LC_ALL=C as_nobody "$bin/postgres" -D "$SERVER_DIR/data" -p "$POSTGRES_PORT" -h 127.0.0.1 \
+		-c unix_socket_directories= -c ssl=on -c ssl_cert_file="$SERVER_DIR/cert.pem" \
+		-c ssl_key_file="$SERVER_DIR/key.pem") 2>"$err" &
+	STARTED+=("$!")
+	line_comes 'ready to accept connections' "$err" "$!" || fail 'no postgres' "$(cat "$err")"
+}
+
+@test "tokio-postgres and PostgreSQL, 503 queries on 5 connections" {
+	local tls
+	start_postgres
+	for tls in 1.2 1.3; do
+		one_end --stream "$STACKS/postgres_target" --truth "$TRUTH" --tls "$tls" \
+			"$POSTGRES_PORT" "$CERT" 503
+	done
+	grep -q '"dir":"write".*SELECT REPEAT(.query 2;., 7)' "$TRACE"
+	jq -r 'select(.dir == "read") | .data // (.data_base64 | @base64d)' "$TRACE" |
+		grep -q 'query 2;query 2;'
+}
+
+# with_openssl TARGET: both versions of TLS
+with_openssl() {
+	whole '' "$1" --truth "$TRUTH" "$CERT" "$KEY" 5
+	whole '' "$1" --truth "$TRUTH" --old "$CERT" "$KEY" 5
+}
+
+@test "native-tls and the openssl crate with the libssl of the machine" {
+	with_openssl "$SHARED/tlssnoop-native-target"
+}
+
+@test "native-tls and the openssl crate, vendored" {
+	with_openssl "$VENDORED/tlssnoop-native-target"
+}
