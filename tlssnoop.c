@@ -68,7 +68,7 @@
  * The hooks: one row for each function through which plaintext passes.
  *
  * OpenSSL: the functions of its manual (SSL_read(3), SSL_write(3)); LibreSSL and
- * BoringSSL export the same.  SSL_peek is none of them: what it shows is read later.
+ * BoringSSL export the same.
  *
  * GnuTLS: those of gnutls_record_send(3) and its like.  gnutls_record_recv_packet is missing,
  * as only GnuTLS's own structures tell where its bytes are.
@@ -106,6 +106,9 @@ static const struct hook hooks[] = {
 	{LIB_OPENSSL, DIR_WRITE, CALL("SSL_write_ex"), .count = COUNT_ARG4},
 	{LIB_OPENSSL, DIR_WRITE, CALL("SSL_write_ex2"), .count = COUNT_ARG5},
 	{LIB_OPENSSL, DIR_WRITE, CALL("SSL_write_early_data"), .count = COUNT_ARG4},
+	/* what these show is read later; they tell the socket that it was received on */
+	{LIB_OPENSSL, DIR_READ,  CALL("SSL_peek"), .count = COUNT_NONE},
+	{LIB_OPENSSL, DIR_READ,  CALL("SSL_peek_ex"), .count = COUNT_NONE},
 	/* where OpenSSL has no symbols: what all of these call */
 	{LIB_OPENSSL, DIR_READ,  METHOD(SHAPE_CALL, "ssl3_read"), .count = COUNT_ARG4,
 	 .role = ELFSYM_SSL_READ},
