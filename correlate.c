@@ -42,6 +42,7 @@
 #define SOCKETS_MAX	  65536
 #define THREADS_MAX	  65536
 #define WAITING_BYTES_MAX (8 << 20)
+#define KEPT_BYTES_MAX	  (8 << 20)
 
 #define RECEIVES     256 /* whose buffers are remembered, per process */
 #define CLOSED	     64	 /* sockets that are remembered, per process */
@@ -96,6 +97,7 @@ struct object {
 	struct socket *socket; /* it is bound to, or NULL */
 	LIST_ENTRY(object) bound;
 	TAILQ_HEAD(, waiting) waiting; /* its undecided chunks, in order */
+	struct chunk *kept;	       /* what its next write may be without, or NULL */
 	__u64 conn;
 	__u64 inner_left[2]; /* bytes of an inner TLS record that its next chunks hold */
 	bool owner;	     /* of its socket: evidence is nested */
@@ -173,6 +175,7 @@ struct correlator {
 	size_t nobjects;
 	size_t nsockets;
 	size_t waiting_bytes;
+	size_t kept_bytes;
 	__u64 last_conn;
 	__u32 lost; /* as the last fact said */
 };
@@ -326,6 +329,14 @@ static void enqueue(struct correlator *c, const struct chunk *chunk, struct obje
 
 /* Objects, sockets, processes: found, made, forgotten */
 
+static void forget_kept(struct object *o)
+{
+	if (o->kept)
+		o->process->correlator->kept_bytes -= o->kept->captured;
+	free(o->kept);
+	o->kept = NULL;
+}
+
 static void unbind(struct object *o)
 {
 	if (o->socket)
@@ -343,6 +354,7 @@ static void free_object(void *object)
 	TAILQ_REMOVE(&c->objects, o, used);
 	c->nobjects--;
 	unbind(o);
+	forget_kept(o);
 	free(o);
 }
 
@@ -941,6 +953,37 @@ static bool decide_read(struct process *p, struct object *o, struct thread *t,
 	return o->socket || chunk->lib == LIB_RUSTLS;
 }
 
+/*
+ * GnuTLS takes a write that it could not send yet, and says so by a later call's result,
+ * which need not be given the bytes again.  Remembers them in the first case, and returns
+ * them as the bytes of the chunk in the second; else the chunk itself.
+ */
+static const struct chunk *with_kept(struct correlator *c, struct object *o,
+				     const struct chunk *chunk)
+{
+	struct chunk *kept = o->kept;
+
+	if (chunk->dir != DIR_WRITE || (chunk->hidden && !chunk->kept))
+		return chunk;
+	if (!chunk->kept && kept && !chunk->addr && chunk->len <= kept->len) {
+		__u32 captured = MIN(kept->captured, chunk->len);
+
+		c->kept_bytes -= kept->captured - captured;
+		memcpy(kept, chunk, sizeof(*chunk));
+		kept->captured = captured;
+		return kept;
+	}
+	forget_kept(o);
+	if (!chunk->kept || c->kept_bytes + chunk->captured > KEPT_BYTES_MAX)
+		return chunk;
+	o->kept = malloc(sizeof(*chunk) + chunk->captured);
+	if (o->kept) {
+		memcpy(o->kept, chunk, sizeof(*chunk) + chunk->captured);
+		c->kept_bytes += chunk->captured;
+	}
+	return chunk;
+}
+
 static void feed_chunk(struct process *p, const struct chunk *chunk)
 {
 	struct correlator *c = p->correlator;
@@ -954,6 +997,7 @@ static void feed_chunk(struct process *p, const struct chunk *chunk)
 		enqueue(c, chunk, NULL, false);
 		return;
 	}
+	chunk = with_kept(c, o, chunk);
 	if (chunk->nested == NESTED_RECORD || (chunk->nested == NESTED_SOCKET && !o->socket)) {
 		s = get_socket(p, chunk->fact.sock, chunk->fact.fd, chunk->dir & 1, &chunk->ends,
 			       now);
@@ -962,6 +1006,8 @@ static void feed_chunk(struct process *p, const struct chunk *chunk)
 			o->owner = true;
 		}
 	}
+	if (chunk->kept)
+		return;
 	/* its receive was not the one before */
 	if (t && chunk->nested && chunk->dir == DIR_READ)
 		t->received_on = 0;
@@ -982,6 +1028,8 @@ static void feed_chunk(struct process *p, const struct chunk *chunk)
 	if (t)
 		t->seen = true;
 	enqueue(c, chunk, o, !decided);
+	if (chunk == o->kept)
+		forget_kept(o);
 }
 
 /* Adds a part to its chunk, which goes on when it is complete */

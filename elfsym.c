@@ -275,18 +275,22 @@ static bool is_version_char(char c)
 static int version_in(const char *data, size_t n, size_t limit, const char *prefix, char *buf,
 		      size_t size)
 {
-	size_t len = strlen(prefix), i;
+	size_t len = strlen(prefix), i, dots;
 	const char *p = data, *end = data + n;
 
 	while ((p = memmem(p, end - p, prefix, len)) && p < data + limit) {
 		p += len;
 		if (p == end || !isdigit((unsigned char)*p))
 			continue;
-		for (i = 0; p + i < end && i + 1 < size && is_version_char(p[i]); i++)
+		for (i = dots = 0; p + i < end && i + 1 < size && is_version_char(p[i]); i++) {
 			buf[i] = p[i];
+			dots += p[i] == '.';
+		}
 		buf[i] = 0;
-		return 0;
+		if (dots >= 2) /* else it is a message: "OpenSSL 3.3 or later", "OpenSSL 3's" */
+			return 0;
 	}
+	buf[0] = 0;
 	return -ENOENT;
 }
 

@@ -88,8 +88,9 @@ bool elfsym_matches(const struct elfsym_name *name, const struct elfsym_pattern 
 
 /*
  * Looks in .comment and in the data of the file for prefix followed by a version, that
- * is a digit and what follows of [0-9A-Za-z.+-], and copies that version, terminated, to
- * buf of size bytes.  Returns 0, -ENOENT, -ENOMEM, or what reading failed with.
+ * is a digit and what follows of [0-9A-Za-z.+-], with two dots in it, and copies that
+ * version, terminated, to buf of size bytes.  Returns 0, -ENOENT, -ENOMEM, or what reading
+ * failed with.
  */
 int elfsym_version(struct elfsym *elf, const char *prefix, char *buf, size_t size);
 
@@ -101,6 +102,8 @@ enum elfsym_role {
 	ELFSYM_HANDLE,	    /* rustls's ExpectTraffic::handle */
 	ELFSYM_SSL_READ,    /* OpenSSL's, with the arguments and the result of SSL_read_ex */
 	ELFSYM_SSL_WRITE,   /* likewise SSL_write_ex */
+	ELFSYM_BIO_READ,    /* the same of OpenSSL's BIO_f_ssl, which SSL_read does not call */
+	ELFSYM_BIO_WRITE,   /* likewise */
 };
 
 /*
@@ -108,9 +111,9 @@ enum elfsym_role {
  * for files without symbols.  It knows rustls 0.20 to 0.24 and OpenSSL, x86-64 and arm64,
  * whichever runs.  Calls fn for each; .name is the cipher ("tls13", "tls12-gcm",
  * "tls12-chacha", "tls12": both), the versions of rustls that have such states ("0.23.11+")
- * or "SSL_METHOD", .source is "tables", both static.  fn ends the walk by returning other
- * than 0.  Returns what fn returned last, 0 if there is nothing, or, before any call, one
- * of elfsym_open()'s errors, or -E2BIG: looking through the file would take too long.
+ * "SSL_METHOD" or "BIO_f_ssl", .source is "tables", both static.  fn ends the walk by returning
+ * other than 0.  Returns what fn returned last, 0 if there is nothing, or, before any call, one of
+ * elfsym_open()'s errors, or -E2BIG: looking through the file would take too long.
  *
  * The functions of rustls's copies in one file are not told apart.  Whoever hooks encrypt
  * or handle must check that the content type is that of application data.  In OpenSSL, the

@@ -4,7 +4,7 @@
  *
  * What a library calls through a table cannot be inlined, and the table tells what it is
  * by its shape and by who mentions it.  The shapes are data: rustls's vtables of three
- * traits, OpenSSL's SSL_METHOD.  A hit may be wrong in theory, if never seen so far:
+ * traits, OpenSSL's SSL_METHOD and BIO_METHOD.  A hit may be wrong in theory, if never seen so far:
  * whoever uses it must check what the function is called with.  Must never print.
  */
 #include "elfsym.h"
@@ -823,6 +823,41 @@ static void find_methods(struct finder *f, const struct method *m)
 			}
 }
 
+/*
+ * OpenSSL's BIO_METHOD of BIO_f_ssl, through which BIO_write and BIO_read come to it
+ *
+ * {type (int), name, write, write as it was, read, read as it was, puts, ...}: from OpenSSL
+ * 1.1.1 on, whose write and read call neither SSL_write nor SSL_read, but have the
+ * arguments and the result of SSL_write_ex, with the BIO in the place of the SSL.  Before
+ * (and in LibreSSL and BoringSSL) the table is {type, name, write, read, puts, ...}, and
+ * these functions call the public ones.
+ */
+#define BIO_TYPE_SSL 0x207 /* a filter, number 7 */
+#define NAME_SSL     0x6c7373UL
+
+static void find_bio(struct finder *f)
+{
+	const struct image *im = f->im;
+	uint64_t address, m[6];
+	size_t i, j, k, n;
+	const uint8_t *w;
+
+	for (i = 0; i < im->ndata; i++) {
+		w = words_of(&im->data[i], &n, &address);
+		for (k = 0; k < n; k++) {
+			if (get64(w + 8 * k) != BIO_TYPE_SSL ||
+			    (word(im, word(im, address + 8 * k + 8)) & 0xffffffff) != NAME_SSL)
+				continue;
+			for (j = 0; j < ARRAY_SIZE(m); j++)
+				m[j] = word(im, address + 8 * (k + 2 + j));
+			if (m[1] || m[3] || m[5] || !text_of(im, m[0]) || !text_of(im, m[2]))
+				continue;
+			add_hit(f, ELFSYM_BIO_READ, "BIO_f_ssl", m[2]);
+			add_hit(f, ELFSYM_BIO_WRITE, "BIO_f_ssl", m[0]);
+		}
+	}
+}
+
 static void find_all(struct finder *f)
 {
 	bool newer = false;
@@ -836,6 +871,7 @@ static void find_all(struct finder *f)
 		find_old_rustls(f);
 	for (i = 0; i < ARRAY_SIZE(methods); i++)
 		find_methods(f, &methods[i]);
+	find_bio(f);
 }
 
 int elfsym_tables(int fd,

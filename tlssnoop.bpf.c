@@ -273,7 +273,7 @@ struct call {
 	__u64 stack; /* pointer at entry: finds the call again at its return */
 	__u64 key;
 	__u64 buffer;
-	__u64 count; /* where the count will be, or 0 */
+	__u64 count; /* the argument that says how many, see enum count */
 	__u64 len;   /* that it took or gave, at its return */
 	__u64 sock;
 	__s32 fd;
@@ -501,7 +501,8 @@ static __noinline void chunk_init(struct chunk *c, __u64 key, __u64 addr, __u64 
 	c->lib = ROW_LIB(row);
 	c->dir = ROW_DIR(row);
 	c->nested = NESTED_NONE;
-	c->hidden = !!(row & ROW_HIDDEN);
+	c->hidden = !!(row & (ROW_HIDDEN | ROW_KEPT));
+	c->kept = !!(row & ROW_KEPT);
 	__builtin_memset(c->unused, 0, sizeof(c->unused));
 	bpf_get_current_comm(c->comm, sizeof(c->comm));
 	c->ends.family = 0;
@@ -741,8 +742,11 @@ __noinline int pieces_sleepable(__u64 first, __u64 end)
 	return 0;
 }
 
-/* SHAPE_CALL: remember the arguments at the entry, read the bytes at the return */
-static __noinline struct call *enter_call(__u64 stack, __u64 key, __u64 row)
+/*
+ * SHAPE_CALL: remember the arguments at the entry, read the bytes at the return.
+ * buffer: where the bytes are or will be, 0: that is not known at the entry.
+ */
+static __noinline struct call *enter_call(__u64 stack, __u64 key, __u64 buffer, __u64 row)
 {
 	struct thread *t = current_thread_or_new();
 	struct call *call;
@@ -763,11 +767,13 @@ static __noinline struct call *enter_call(__u64 stack, __u64 key, __u64 row)
 	 * SSL_write_ex calls SSL_write_ex2 (OpenSSL 3.3), SSL_read_early_data calls
 	 * SSL_read_ex, and LibreSSL's _ex forms call the plain ones: the outermost
 	 * call of a connection counts.  (A call in the other direction is another one:
-	 * node writes from a callback of SSL_read.)
+	 * node writes from a callback of SSL_read.)  So it does where one library wraps
+	 * another and passes the buffer on (GnuTLS has an SSL_write that calls
+	 * gnutls_record_send): TLS inside TLS gives the inner library a buffer of its own.
 	 */
 	for (i = 0; i < CALLS_MAX; i++)
-		if (i < t->depth && t->calls[i].key == key &&
-		    ROW_DIR(t->calls[i].row) == ROW_DIR(row))
+		if (i < t->depth && ROW_DIR(t->calls[i].row) == ROW_DIR(row) &&
+		    (t->calls[i].key == key || (buffer && t->calls[i].buffer == buffer)))
 			return NULL;
 	if (t->depth >= CALLS_MAX) {
 		chunk_lost(1);
@@ -778,31 +784,89 @@ static __noinline struct call *enter_call(__u64 stack, __u64 key, __u64 row)
 	call->row = row;
 	call->stack = stack;
 	call->key = key;
+	call->buffer = buffer;
 	call->sock = 0;
 	call->fd = -1;
 	call->nested = NESTED_NONE;
 	return call;
 }
 
-SEC("uprobe")
-int call_entry(struct regs *regs)
+/* At the entry, if this call is to be counted */
+static __always_inline int enter_c_call(struct regs *regs, __u64 row)
 {
-	__u64 row = row_of(regs), fourth, fifth;
+	__u64 third, fourth, fifth;
 	struct call *call;
 
-	if (!row)
-		return 0;
-	call = enter_call(stack(regs), arg1(regs), row);
+	call = enter_call(stack(regs), arg1(regs), arg2(regs), row);
 	if (!call)
 		return 0;
-	call->buffer = arg2(regs);
 	/* the verifier wants constant offsets into regs: no choice of one at run time */
+	third = arg3(regs);
+	barrier_var(third);
 	fourth = arg4(regs);
 	barrier_var(fourth);
 	fifth = arg5(regs);
 	barrier_var(fifth);
-	call->count = ROW_COUNT_ARG(row) == 4 ? fourth : ROW_COUNT_ARG(row) == 5 ? fifth : 0;
+	if (ROW_COUNT(row) == COUNT_ARG4 || ROW_COUNT(row) == COUNT_UNLESS_PEEK)
+		call->count = fourth;
+	else
+		call->count = ROW_COUNT(row) == COUNT_ARG5 ? fifth : third;
 	return 0;
+}
+
+SEC("uprobe")
+int call_entry(struct regs *regs)
+{
+	__u64 row = row_of(regs);
+
+	return row ? enter_c_call(regs, row) : 0;
+}
+
+/* A word of the process's memory, 0 if it cannot be read */
+static __noinline __u64 user_word(__u64 address)
+{
+	__u64 word = 0;
+
+	bpf_probe_read_user(&word, sizeof(word), (void *)address);
+	return word;
+}
+
+#define LAYERS_MAX	4
+#define PR_DESC_LAYERED 4
+#define LIBRARY_SIZE	(64ULL << 20) /* no library that holds NSS is as large */
+
+/*
+ * SHAPE_NSPR: is this a descriptor that NSS has put TLS on, or is there one below it?  NSPR
+ * (prio.h): {methods, secret, lower descriptor, ...}; methods begin with a type (int), close
+ * and read.  A descriptor at the bottom, a file or a socket, is of another type.  NSS
+ * (sslimpl.h, alike in all of 3.x): secret begins with {the descriptor, its methods}, and both
+ * sorts of methods are its own, so they are near each other.
+ */
+static __noinline bool is_tls(__u64 fd)
+{
+	__u64 methods, secret;
+	int i;
+
+	for (i = 0; i < LAYERS_MAX; i++) {
+		methods = user_word(fd);
+		if ((__u32)user_word(methods) != PR_DESC_LAYERED)
+			return false;
+		secret = user_word(fd + 8);
+		if (secret && user_word(secret) == fd &&
+		    user_word(user_word(secret + 8)) - user_word(methods + 16) + LIBRARY_SIZE <
+			    2 * LIBRARY_SIZE)
+			return true;
+		fd = user_word(fd + 16);
+	}
+	return false;
+}
+
+SEC("uprobe")
+int nspr_entry(struct regs *regs)
+{
+	__u64 row = row_of(regs);
+
+	return row && is_tls(arg1(regs)) ? enter_c_call(regs, row) : 0;
 }
 
 /* The call that returns becomes the innermost one.  NULL: it was not counted at its entry. */
@@ -818,40 +882,125 @@ static __noinline struct call *find_call(struct thread *t, __u64 stack)
 	return innermost(t);
 }
 
+#define PR_MSG_PEEK 2
+
+/* How many bytes a call has moved that returned this */
+static __always_inline __u64 moved(bool sleepable, struct call *call, int result)
+{
+	__u64 len = 0;
+
+	switch (ROW_COUNT(call->row)) {
+	case COUNT_NONE:
+		return 0;
+	case COUNT_ALL:
+		return result ? 0 : call->count;
+	case COUNT_UNLESS_PEEK: /* what is only looked at comes again */
+		if (call->count & PR_MSG_PEEK)
+			return 0;
+		/* fall through */
+	case COUNT_RESULT:
+	case COUNT_KEPT:
+	case COUNT_VECTOR:
+		return result > 0 ? result : 0;
+	default:
+		if (result > 0)
+			copy_in(sleepable, &len, sizeof(len), call->count);
+		return len;
+	}
+}
+
+/* All pieces of the call that the thread is in */
+static __always_inline void all_pieces(bool sleepable, __u64 len)
+{
+	__u64 n = (len + CHUNK_MAX - 1) / CHUNK_MAX, i;
+
+	if (n > PIECES_MAX + 1)
+		n = PIECES_MAX + 1;
+	for (i = 0; i <= PIECES_MAX && i < n; i += TURNS) {
+		if (sleepable)
+			pieces_sleepable(i, n);
+		else
+			pieces_plain(i, n);
+	}
+}
+
+#define PR_MAX_IOVECTOR_SIZE 16
+#define VECTOR_STEPS	     (2 * PR_MAX_IOVECTOR_SIZE + TURNS) /* for 64 MiB */
+
+/* The next buffer of s->array, {address, length (int)}, of which there are s->len bytes left */
+static __noinline void next_vector(struct slices *s, struct call *call)
+{
+	call->buffer = user_word(s->array);
+	call->len = (__u32)user_word(s->array + 8);
+	if (call->len > s->len)
+		call->len = s->len;
+	s->array += sizeof(s->slice);
+	s->len -= call->len;
+	s->part = 0;
+}
+
+/* COUNT_VECTOR: one buffer after the other, in one loop, as the verifier follows all turns */
+static __always_inline void vectors(bool sleepable, struct slices *s, struct call *call)
+{
+	int i;
+
+	s->array = call->buffer;
+	s->len = call->len;
+	call->len = s->part = 0;
+	for (i = 0; i < VECTOR_STEPS && (s->len || s->part * CHUNK_MAX < call->len); i++) {
+		if (s->part * CHUNK_MAX >= call->len)
+			next_vector(s, call);
+		if (sleepable)
+			pieces_sleepable(s->part, (call->len + CHUNK_MAX - 1) / CHUNK_MAX);
+		else
+			pieces_plain(s->part, (call->len + CHUNK_MAX - 1) / CHUNK_MAX);
+		s->part += TURNS;
+	}
+	if (s->len)
+		chunk_lost(s->len);
+}
+
+/*
+ * gnutls_record_send(3): after these results the call is to be repeated, and then may be
+ * without data, as GnuTLS has encrypted it already.
+ */
+#define GNUTLS_E_AGAIN	     -28
+#define GNUTLS_E_INTERRUPTED -52
+
+static __always_inline bool is_kept(const struct call *call, int result)
+{
+	return ROW_COUNT(call->row) == COUNT_KEPT && call->buffer &&
+	       (result == GNUTLS_E_AGAIN || result == GNUTLS_E_INTERRUPTED);
+}
+
 static __always_inline int call_return(bool sleepable, struct regs *regs)
 {
 	struct thread *t = current_thread();
 	struct call *call;
-	__u64 i;
 
 	if (!t)
 		return 0;
 	call = find_call(t, stack_at_entry(regs));
 	if (!call)
 		return 0;
-	call->len = 0;
-	if ((int)result(regs) > 0) {
-		if (call->count)
-			copy_in(sleepable, &call->len, sizeof(call->len), call->count);
+	call->len = moved(sleepable, call, result(regs));
+	if (is_kept(call, result(regs)) && has_wanted_name()) {
+		call->row |= ROW_KEPT;
+		call->len = call->count < CHUNK_MAX ? call->count : CHUNK_MAX;
+		if (sleepable)
+			piece_sleepable(0);
 		else
-			call->len = (int)result(regs);
-	}
-	if (!call->len && call->nested) {
+			piece_plain(0);
+	} else if (!call->len && call->nested) {
 		/* it took records in and gave nothing out: the next call may give what was in
 		 * them, and go to no socket for it */
 		call->row |= ROW_HIDDEN;
 		piece_plain(0);
 	} else if (call->len && has_wanted_name()) {
-		/* from now on the number of pieces */
-		call->count = (call->len + CHUNK_MAX - 1) / CHUNK_MAX;
-		if (call->count > PIECES_MAX + 1)
-			call->count = PIECES_MAX + 1;
-		for (i = 0; i <= PIECES_MAX && i < call->count; i += TURNS) {
-			if (sleepable)
-				pieces_sleepable(i, call->count);
-			else
-				pieces_plain(i, call->count);
-		}
+		if (ROW_COUNT(call->row) == COUNT_VECTOR)
+			vectors(sleepable, &t->slices, call);
+		else
+			all_pieces(sleepable, call->len);
 	}
 	t->depth--;
 	return 0;
@@ -1135,11 +1284,11 @@ int decrypt_entry(struct regs *regs)
 
 	if (!row)
 		return 0;
-	call = enter_call(stack(regs), rust_arg1(regs), row);
+	call = enter_call(stack(regs), rust_arg1(regs), 0, row);
 	if (!call)
 		return 0;
 	call->count = rust_result(regs);
-	call->buffer = call->len = 0;
+	call->len = 0;
 	bpf_probe_read_user(&call->buffer, 8, (void *)rust_arg2(regs));
 	bpf_probe_read_user(&call->len, 8, (void *)(rust_arg2(regs) + 8));
 	leave_wrapped(current_thread());

@@ -68,7 +68,13 @@
  * The hooks: one row for each function through which plaintext passes.
  *
  * OpenSSL: the functions of its manual (SSL_read(3), SSL_write(3)); LibreSSL and
- * BoringSSL export the same.  SSL_peek is none of them: what it shows is read later.
+ * BoringSSL export the same.
+ *
+ * GnuTLS: those of gnutls_record_send(3) and its like.  gnutls_record_recv_packet is missing,
+ * as only GnuTLS's own structures tell where its bytes are.
+ *
+ * NSS: NSPR's functions, for descriptors that NSS made.  NSS's own, which these call, are not
+ * to be found in stripped libraries: it makes its table of them at run time (3.87).
  *
  * rustls: encrypt and ExpectTraffic::handle are called through tables of dyn traits, so
  * no compiler can inline them: they exist in every optimised build, where Reader::read
@@ -83,27 +89,51 @@ struct hook {
 	const char *function;
 	struct elfsym_pattern pattern;
 	enum elfsym_role role; /* 0: found by name only */
-	int count_arg;	       /* see ROW() */
-	unsigned int rank;     /* for a direction, a file's hooks of the lowest rank are used */
+	enum count count;
+	unsigned int rank; /* for a direction, a file's hooks of the lowest rank are used */
 };
 
 #define CALL(name_)	      .shape = SHAPE_CALL, .function = name_, .pattern = {.name = name_}
+#define NSPR(name_)	      .shape = SHAPE_NSPR, .function = name_, .pattern = {.name = name_}
 #define METHOD(shape_, name_) .shape = shape_, .function = name_
 
 /* clang-format off */
 static const struct hook hooks[] = {
 	{LIB_OPENSSL, DIR_READ,  CALL("SSL_read")},
-	{LIB_OPENSSL, DIR_READ,  CALL("SSL_read_ex"), .count_arg = 4},
-	{LIB_OPENSSL, DIR_READ,  CALL("SSL_read_early_data"), .count_arg = 4},
+	{LIB_OPENSSL, DIR_READ,  CALL("SSL_read_ex"), .count = COUNT_ARG4},
+	{LIB_OPENSSL, DIR_READ,  CALL("SSL_read_early_data"), .count = COUNT_ARG4},
 	{LIB_OPENSSL, DIR_WRITE, CALL("SSL_write")},
-	{LIB_OPENSSL, DIR_WRITE, CALL("SSL_write_ex"), .count_arg = 4},
-	{LIB_OPENSSL, DIR_WRITE, CALL("SSL_write_ex2"), .count_arg = 5},
-	{LIB_OPENSSL, DIR_WRITE, CALL("SSL_write_early_data"), .count_arg = 4},
+	{LIB_OPENSSL, DIR_WRITE, CALL("SSL_write_ex"), .count = COUNT_ARG4},
+	{LIB_OPENSSL, DIR_WRITE, CALL("SSL_write_ex2"), .count = COUNT_ARG5},
+	{LIB_OPENSSL, DIR_WRITE, CALL("SSL_write_early_data"), .count = COUNT_ARG4},
+	/* what these show is read later; they tell the socket that it was received on */
+	{LIB_OPENSSL, DIR_READ,  CALL("SSL_peek"), .count = COUNT_NONE},
+	{LIB_OPENSSL, DIR_READ,  CALL("SSL_peek_ex"), .count = COUNT_NONE},
 	/* where OpenSSL has no symbols: what all of these call */
-	{LIB_OPENSSL, DIR_READ,  METHOD(SHAPE_CALL, "ssl3_read"), .count_arg = 4,
+	{LIB_OPENSSL, DIR_READ,  METHOD(SHAPE_CALL, "ssl3_read"), .count = COUNT_ARG4,
 	 .role = ELFSYM_SSL_READ},
-	{LIB_OPENSSL, DIR_WRITE, METHOD(SHAPE_CALL, "ssl3_write"), .count_arg = 4,
+	{LIB_OPENSSL, DIR_WRITE, METHOD(SHAPE_CALL, "ssl3_write"), .count = COUNT_ARG4,
 	 .role = ELFSYM_SSL_WRITE},
+	/* BIO_read and BIO_write on an SSL from 1.1.1 on, which call none of the above */
+	{LIB_OPENSSL, DIR_READ,  METHOD(SHAPE_CALL, "BIO_f_ssl.read"), .count = COUNT_ARG4,
+	 .role = ELFSYM_BIO_READ},
+	{LIB_OPENSSL, DIR_WRITE, METHOD(SHAPE_CALL, "BIO_f_ssl.write"), .count = COUNT_ARG4,
+	 .role = ELFSYM_BIO_WRITE},
+	{LIB_GNUTLS,  DIR_READ,  CALL("gnutls_record_recv")},
+	{LIB_GNUTLS,  DIR_READ,  CALL("gnutls_record_recv_seq")},
+	{LIB_GNUTLS,  DIR_READ,  CALL("gnutls_record_recv_early_data")},
+	{LIB_GNUTLS,  DIR_WRITE, CALL("gnutls_record_send"), .count = COUNT_KEPT},
+	{LIB_GNUTLS,  DIR_WRITE, CALL("gnutls_record_send2"), .count = COUNT_KEPT},
+	{LIB_GNUTLS,  DIR_WRITE, CALL("gnutls_record_send_range"), .count = COUNT_KEPT},
+	{LIB_GNUTLS,  DIR_WRITE, CALL("gnutls_record_send_early_data"), .count = COUNT_ALL},
+	/* these two send by gnutls_record_send what was given to one of the others before */
+	{LIB_GNUTLS,  DIR_WRITE, CALL("gnutls_record_uncork"), .count = COUNT_NONE},
+	{LIB_GNUTLS,  DIR_WRITE, CALL("gnutls_handshake"), .count = COUNT_NONE},
+	{LIB_NSS,     DIR_READ,  NSPR("PR_Read")},
+	{LIB_NSS,     DIR_READ,  NSPR("PR_Recv"), .count = COUNT_UNLESS_PEEK},
+	{LIB_NSS,     DIR_WRITE, NSPR("PR_Write")},
+	{LIB_NSS,     DIR_WRITE, NSPR("PR_Send")},
+	{LIB_NSS,     DIR_WRITE, NSPR("PR_Writev"), .count = COUNT_VECTOR},
 	{LIB_RUSTLS,  DIR_READ,  METHOD(SHAPE_HANDLE, "ExpectTraffic::handle"),
 	 .role = ELFSYM_HANDLE,
 	 .pattern = {.legacy_tail = "$GT$6handle", .legacy_has = "..ExpectTraffic$u20$as$u20$",
@@ -128,11 +158,12 @@ static const struct hook hooks[] = {
 };
 /* clang-format on */
 
-static const char *const library_names[LIB_COUNT] = {"openssl", "rustls"};
+static const char *const library_names[LIB_COUNT] = {"openssl", "rustls", "gnutls", "nss"};
 static const char *const direction_names[] = {"read", "write"};
 
-/* what precedes a library's version in its data */
-static const char *const version_prefixes[LIB_COUNT] = {"OpenSSL ", "/rustls-"};
+/* what precedes a library's version in its data; NULL: nothing does */
+static const char *const version_prefixes[LIB_COUNT] = {"OpenSSL ", "/rustls-", "Enabled GnuTLS ",
+							NULL};
 
 /* and that of Rust's compiler, in .comment */
 #define RUSTC "rustc version "
@@ -244,7 +275,7 @@ static const struct argp_option options[] = {
 	{"pid", 'p', "PID[,PID...]", 0, "These processes; ends when all have exited", 0},
 	{"follow", 'f', NULL, 0, "Their children too, and the children's", 0},
 	{"lib", 'l', "PATH", 0, "This library or executable, whoever runs it", 0},
-	{"kind", 'k', "LIST", 0, "Only these libraries: openssl, rustls", 0},
+	{"kind", 'k', "LIST", 0, "Only these: openssl, rustls, gnutls, nss", 0},
 	{"comm", 'n', "NAME", 0, "Only threads or processes of this name", 0},
 	{"uid", 'u', "USER", 0, "Only this user, by number or name", 0},
 	{"direction", 'Q', "read|write", 0, "Only this direction", 0},
@@ -323,9 +354,11 @@ static void parse_kinds(const char *text, struct argp_state *state)
 		for (i = 0; i < LIB_COUNT && strcmp(item, library_names[i]); i++)
 			;
 		if (i == LIB_COUNT)
-			argp_error(state,
-				   "-k: '%s' is not a library that tlssnoop knows: openssl, rustls",
-				   safe(item));
+			argp_error(
+				state,
+				"-k: '%s' is not a library that tlssnoop knows: openssl, rustls, "
+				"gnutls, nss",
+				safe(item));
 		else
 			env.libs[i] = true;
 	}
@@ -1208,13 +1241,17 @@ static void add_word(char *list, size_t size, const char *word)
 		sprintf(list + used, "%s%s", used ? "," : "", word);
 }
 
-/* A function found by the tables that it is called through, of which no symbol told */
+/* A function found by the tables that it is called through, of which no symbol told; those
+ * of BIO_f_ssl have symbols, if any, that could be anybody's */
 static int add_unnamed(const struct elfsym_func *func, enum elfsym_role role, void *ctx)
 {
 	struct file *f = ctx;
+	bool always = role == ELFSYM_BIO_READ || role == ELFSYM_BIO_WRITE;
 	const struct hook *h;
 	size_t i;
 
+	if (f->symbols && !always)
+		return 0;
 	if (role == ELFSYM_NO_DECRYPT)
 		add_word(f->no_decrypt, sizeof(f->no_decrypt), func->name);
 	/* before 0.22 not all of the states are found: decrypt shows all */
@@ -1223,7 +1260,7 @@ static int add_unnamed(const struct elfsym_func *func, enum elfsym_role role, vo
 	for (i = 0; i < ARRAY_SIZE(hooks); i++) {
 		h = &hooks[i];
 		if (h->role == role && wanted_library(h->lib) &&
-		    (!has_site(f, h->lib, h->dir, NULL) ||
+		    (always || !has_site(f, h->lib, h->dir, NULL) ||
 		     has_site(f, h->lib, h->dir, func->source)))
 			add_site(f, h, func);
 	}
@@ -1370,7 +1407,7 @@ static int add_file(int fd, const char *path, pid_t pid)
 		find_debug(elf, pid ? path : realpath(path, whole) ?: "", pid);
 		f->symbols = elfsym_has_symtab(elf);
 		f->error = elfsym_each(elf, add_named, f);
-		if (!f->error && !f->symbols) {
+		if (!f->error && (!f->symbols || has_site(f, LIB_OPENSSL, DIR_READ, NULL))) {
 			err = elfsym_tables(fd, add_unnamed, f);
 			if (err)
 				complain("not all is found", safe(path), "%s", elf_error(err));
@@ -1945,7 +1982,7 @@ static void list_file(const char *whose, const struct file *f, const char *crypt
 		seen[f->sites[i].hook->lib] = true;
 	if (f->nsites && !elfsym_open(f->fd, &elf)) {
 		for (i = 0; i < LIB_COUNT; i++)
-			if (seen[i])
+			if (seen[i] && version_prefixes[i])
 				elfsym_version(elf, version_prefixes[i], l.version[i],
 					       sizeof(l.version[i]));
 		elfsym_version(elf, RUSTC, l.rustc, sizeof(l.rustc));
@@ -2206,8 +2243,10 @@ static struct bpf_program *program_of(enum shape shape, bool at_return)
 
 	switch (shape) {
 	case SHAPE_CALL:
+	case SHAPE_NSPR:
 		if (!at_return)
-			return skel->progs.call_entry;
+			return shape == SHAPE_CALL ? skel->progs.call_entry
+						   : skel->progs.nspr_entry;
 		return s ? skel->progs.call_return_sleepable : skel->progs.call_return_plain;
 	case SHAPE_ENCRYPT:
 		if (!at_return)
@@ -2328,7 +2367,7 @@ static int attach_tracepoints(void)
 
 static __u64 row_of(const struct hook *h)
 {
-	return ROW(h->lib, h->dir, h->count_arg) | ROW_VALID;
+	return ROW(h->lib, h->dir, h->count) | ROW_VALID;
 }
 
 /* What the rows of all hooks in a file have in common */
@@ -3147,7 +3186,8 @@ static int find_targets(void)
  * Libraries that a program may load: where they usually lie.  A program that starts later
  * and ends soon is then seen from its first byte.
  */
-static const char usual_libraries[] = "{/usr,/usr/local,}/lib{,64,/*-linux-gnu}/libssl.so.*";
+static const char usual_libraries[] =
+	"{/usr,/usr/local,}/lib{,64,/*-linux-gnu}/lib{ssl.so.*,gnutls.so.*,nspr4.so}";
 
 static void attach_usual(void)
 {

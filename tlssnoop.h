@@ -33,34 +33,54 @@ enum fact_type {
 
 enum direction { DIR_READ, DIR_WRITE };
 
-enum library { LIB_OPENSSL, LIB_RUSTLS, LIB_COUNT };
+enum library { LIB_OPENSSL, LIB_RUSTLS, LIB_GNUTLS, LIB_NSS, LIB_COUNT };
 
 /*
  * How to read a call: which program serves it.  SHAPE_CALL is a C function that
  * takes (connection, buffer, ...) and says at its return how many bytes it took
- * or gave; it needs probes on entry and return.  The others are methods of
- * rustls: encrypt and handle are complete at their entry, decrypt at its return.
+ * or gave; it needs probes on entry and return.  SHAPE_NSPR is the same for a function
+ * that takes any descriptor of NSPR, of which those that NSS made for TLS are meant.  The
+ * others are methods of rustls: encrypt and handle are complete at their entry, decrypt at
+ * its return.
  */
-enum shape { SHAPE_CALL, SHAPE_ENCRYPT, SHAPE_HANDLE, SHAPE_DECRYPT, SHAPE_COUNT };
+enum shape {
+	SHAPE_CALL,
+	SHAPE_NSPR,
+	SHAPE_ENCRYPT,
+	SHAPE_HANDLE,
+	SHAPE_DECRYPT,
+	SHAPE_COUNT,
+};
+
+/* Where the count of bytes is that a call has moved */
+enum count {
+	COUNT_RESULT,	   /* the return value, if positive */
+	COUNT_KEPT,	   /* the same; refused, the library may keep the bytes (gnutls) */
+	COUNT_UNLESS_PEEK, /* the same, unless the fourth argument, flags of NSPR, says peek */
+	COUNT_VECTOR,	   /* the same, of the buffers that the second argument is an array of */
+	COUNT_ALL,	   /* the third argument, if the return value is 0 */
+	COUNT_NONE, /* nowhere: the bytes were shown when they were buffered, and now are sent */
+	COUNT_ARG4, /* where this argument points to, a size_t, if the return value is positive */
+	COUNT_ARG5,
+};
 
 /*
  * What a probe knows of its hook: the row's number travels with the probe
  * (attach cookie) and these are its fields.
- * count_arg: 0 if the return value is the count of bytes, else the position
- * (from 1) of the argument that points to a size_t with the count, which holds
- * if the return value is positive.
+ * count: how the call says how many bytes it moved, an enum count.
  */
-#define ROW(lib, dir, count_arg) ((__u64)(lib) | (__u64)(dir) << 8 | (__u64)(count_arg) << 16)
-#define ROW_LIB(row)		 ((__u8)(row))
-#define ROW_DIR(row)		 ((__u8)((row) >> 8))
-#define ROW_COUNT_ARG(row)	 ((__u8)((row) >> 16))
-#define ROW_VALID		 (1ULL << 24)
+#define ROW(lib, dir, count) ((__u64)(lib) | (__u64)(dir) << 8 | (__u64)(count) << 16)
+#define ROW_LIB(row)	     ((__u8)(row))
+#define ROW_DIR(row)	     ((__u8)((row) >> 8))
+#define ROW_COUNT(row)	     ((__u8)((row) >> 16))
+#define ROW_VALID	     (1ULL << 24)
 /* the file is traced in whatever process runs it (-l) */
 #define ROW_ANY_PROCESS (1ULL << 25)
 /* the file was built by rustc 1.63 or older, which lays out enums in another way */
-#define ROW_OLD_RUSTC (1ULL << 27)
-/* within the kernel side: what is encrypted is no application data */
+#define ROW_OLD_RUSTC (1ULL << 28)
+/* within the kernel side: hidden and kept of struct chunk */
 #define ROW_HIDDEN (1ULL << 26)
+#define ROW_KEPT   (1ULL << 27)
 
 /* What is wanted of a traced process */
 #define PROCESS_FOLLOW (1U << 0) /* its children are traced as well */
@@ -115,7 +135,8 @@ struct chunk {
 	__u8 nested; /* enum nested */
 	__u8 hidden; /* no application data: a message of rustls's that became a record, or a
 		      * call that gave nothing out and tells its socket */
-	__u8 unused[4];
+	__u8 kept;   /* not sent yet, in a call that may be repeated without the bytes; hidden */
+	__u8 unused[3];
 	char comm[COMM_SIZE]; /* of the thread */
 	struct endpoints ends;
 	__u8 data[];

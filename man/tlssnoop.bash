@@ -40,7 +40,7 @@ _tlssnoop() {
 		_tlssnoop_list "$pids"
 		;;
 	-k | --kind)
-		_tlssnoop_list openssl rustls
+		_tlssnoop_list openssl rustls gnutls nss
 		;;
 	-l | --lib | -o | --output)
 		compopt -o filenames

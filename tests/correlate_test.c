@@ -781,9 +781,58 @@ static void check_bounds(void)
 	ok(allocated() <= before + 4096, "nothing is left behind");
 }
 
+/* GnuTLS: a write that was refused and kept, or its repetition */
+static void gnutls(bool kept, __u64 addr, const char *text, __u64 len)
+{
+	struct chunk *c = calloc(1, sizeof(*c) + 16);
+
+	if (!c)
+		abort();
+	c->key = 0x700;
+	c->addr = addr;
+	c->len = c->part_len = len;
+	c->captured = strlen(text);
+	memcpy(c->data, text, c->captured);
+	c->lib = LIB_GNUTLS;
+	c->dir = DIR_WRITE;
+	c->nested = NESTED_RECORD;
+	c->hidden = c->kept = kept;
+	give(&c->fact, FACT_CHUNK, 1, 5, 105);
+	free(c);
+}
+
+static void expect_data(const char *text, const char *what)
+{
+	ok(count == 1 && last_chunk.captured == strlen(text) &&
+		   !memcmp(last_data, text, strlen(text)),
+	   "%s", what);
+	count = 0;
+	out[0] = 0;
+}
+
+static void check_kept(void)
+{
+	begin();
+	gnutls(true, 0x1000, "abcdef", 6);
+	gnutls(false, 0, "", 4);
+	expect_data("abcd", "a repeated write without bytes has those of the refused one");
+	gnutls(false, 0, "", 4);
+	expect_data("", "they are for one write only");
+	gnutls(true, 0x1000, "abcdef", 6);
+	gnutls(false, 0x1000, "ABCDEF", 6);
+	expect_data("ABCDEF", "a repeated write with bytes has its own");
+	gnutls(true, 0x1000, "abcdef", 6);
+	gnutls(true, 0x1000, "abcdef", 6);
+	gnutls(false, 0, "", 7);
+	expect_data("", "more than was refused is not known");
+	gnutls(true, 0x1000, "abcdef", 6);
+	end("", "what was refused and not repeated is not shown");
+}
+
 int main(void)
 {
 	check_nested();
+	check_kept();
 	check_lengths();
 	check_writes();
 	check_memory();

@@ -171,6 +171,22 @@ with_every_tls() {
 	done
 }
 
+# traced_calls FORMAT SNOOP-OPTIONS COMMAND...: trace one run of COMMAND and compare line by line
+traced_calls() {
+	local format=$1 options=() comm
+	read -r -a options <<<"$2"
+	echo "# traced: ${*:2}"
+	start_target "${@:3}" --truth "$TRUTH"
+	comm=$(<"/proc/$TARGET_PID/comm")
+	start_tlssnoop -p "$TARGET_PID" "${options[@]}"
+	go
+	wait_target
+	wait_tlssnoop
+	((SNOOP_STATUS == 0)) || fail "tlssnoop ended with status $SNOOP_STATUS"
+	"$PYTHON" "$TESTS/trace.py" pairs "$TRUTH"
+	compare "$format" --comm "$comm"
+}
+
 # make_certificate: once for all tests of a file; sets CERT and KEY. rustls wants no CA as server.
 make_certificate() {
 	CERT=$BATS_FILE_TMPDIR/cert.pem
@@ -180,6 +196,17 @@ make_certificate() {
 		-addext basicConstraints=critical,CA:FALSE \
 		-keyout "$KEY" -out "$CERT" 2>"$BATS_FILE_TMPDIR/openssl.stderr" ||
 		fail "$(cat "$BATS_FILE_TMPDIR/openssl.stderr")"
+}
+
+# make_nss_database: the certificate as NSS wants it; sets NSS_DATABASE
+make_nss_database() {
+	NSS_DATABASE=$BATS_TEST_TMPDIR/nss
+	mkdir "$NSS_DATABASE"
+	certutil -N -d "sql:$NSS_DATABASE" --empty-password
+	openssl pkcs12 -export -in "$CERT" -inkey "$KEY" -name localhost -passout pass: \
+		-out "$NSS_DATABASE/both.p12"
+	pk12util -i "$NSS_DATABASE/both.p12" -d "sql:$NSS_DATABASE" -W ''
+	certutil -M -d "sql:$NSS_DATABASE" -n localhost -t CT,C,C
 }
 
 free_port() {

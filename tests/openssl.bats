@@ -11,22 +11,6 @@ teardown() {
 	finish
 }
 
-# traced FORMAT SNOOP-OPTIONS COMMAND...: trace one run of COMMAND and compare line by line
-traced() {
-	local format=$1 options=() comm
-	read -r -a options <<<"$2"
-	echo "# traced: ${*:2}"
-	start_target "${@:3}" --truth "$TRUTH"
-	comm=$(<"/proc/$TARGET_PID/comm")
-	start_tlssnoop -p "$TARGET_PID" "${options[@]}"
-	go
-	wait_target
-	wait_tlssnoop
-	((SNOOP_STATUS == 0)) || fail "tlssnoop ended with status $SNOOP_STATUS"
-	"$PYTHON" "$TESTS/trace.py" pairs "$TRUTH"
-	compare "$format" --comm "$comm"
-}
-
 # every_tls BIO... -- ARG...: ssl_target with both versions of TLS
 every_tls() {
 	local bios=() bio tls
@@ -37,7 +21,7 @@ every_tls() {
 	shift
 	for tls in 1.2 1.3; do
 		for bio in "${bios[@]}"; do
-			traced json -j "$TESTS/ssl_target" --tls "$tls" --bio "$bio" --mode "$@"
+			traced_calls json -j "$TESTS/ssl_target" --tls "$tls" --bio "$bio" --mode "$@"
 		done
 	done
 }
@@ -57,8 +41,8 @@ lossless() {
 }
 
 @test "early data" {
-	traced json -j "$TESTS/ssl_target" --tls 1.3 --bio socket --mode early
-	traced json -j "$TESTS/ssl_target" --tls 1.3 --bio mem --mode early
+	traced_calls json -j "$TESTS/ssl_target" --tls 1.3 --bio socket --mode early
+	traced_calls json -j "$TESTS/ssl_target" --tls 1.3 --bio mem --mode early
 }
 
 @test "non-blocking sockets, retries and partial writes" {
@@ -88,43 +72,43 @@ lossless() {
 @test "CBC and ChaCha20 records over memory BIOs" {
 	local cipher
 	for cipher in ECDHE-ECDSA-AES128-SHA ECDHE-ECDSA-CHACHA20-POLY1305; do
-		traced json -j "$TESTS/ssl_target" --tls 1.2 --cipher "$cipher" --bio mem --mode mixed
+		traced_calls json -j "$TESTS/ssl_target" --tls 1.2 --cipher "$cipher" --bio mem --mode mixed
 	done
 }
 
 @test "10007 messages of 256 bytes each way, none lost" {
 	local tls
 	for tls in 1.2 1.3; do
-		traced json -j "$TESTS/ssl_target" --tls "$tls" --mode bulk 10007 256
+		traced_calls json -j "$TESTS/ssl_target" --tls "$tls" --mode bulk 10007 256
 		lossless 40028
 	done
 }
 
 @test "default format" {
-	traced ascii '' "$TESTS/ssl_target" --mode edges
-	traced ascii '' "$TESTS/ssl_target" --mode edges --payload utf8
+	traced_calls ascii '' "$TESTS/ssl_target" --mode edges
+	traced_calls ascii '' "$TESTS/ssl_target" --mode edges --payload utf8
 }
 
 @test "hex column (-x)" {
-	traced hex -x "$TESTS/ssl_target" --mode edges
+	traced_calls hex -x "$TESTS/ssl_target" --mode edges
 }
 
 @test "dump below the line (-X)" {
-	traced dump -X "$TESTS/ssl_target" --mode edges
+	traced_calls dump -X "$TESTS/ssl_target" --mode edges
 }
 
 @test "text below the line (-A)" {
-	traced text -A "$TESTS/ssl_target" --mode edges
-	traced text -A "$TESTS/ssl_target" --mode edges --payload text
-	traced text -A "$TESTS/ssl_target" --mode edges --payload utf8
+	traced_calls text -A "$TESTS/ssl_target" --mode edges
+	traced_calls text -A "$TESTS/ssl_target" --mode edges --payload text
+	traced_calls text -A "$TESTS/ssl_target" --mode edges --payload utf8
 }
 
 @test "python, blocking" {
 	make_certificate
-	traced json -j "$PYTHON" "$TESTS/py_target.py" --cert "$CERT" --key "$KEY"
+	traced_calls json -j "$PYTHON" "$TESTS/py_target.py" --cert "$CERT" --key "$KEY"
 }
 
 @test "python, 101 asyncio connections on one thread" {
 	make_certificate
-	traced json -j "$PYTHON" "$TESTS/py_target.py" --cert "$CERT" --key "$KEY" --asyncio
+	traced_calls json -j "$PYTHON" "$TESTS/py_target.py" --cert "$CERT" --key "$KEY" --asyncio
 }

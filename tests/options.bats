@@ -79,9 +79,9 @@ setup() {
 
 @test "the completion offers the values of -Q and -k, and pids" {
 	[[ $(completions tlssnoop -Q '') == $'read\nwrite' ]]
-	[[ $(completions tlssnoop -k '') == $'openssl\nrustls' ]]
+	[[ $(completions tlssnoop -k '') == $'openssl\nrustls\ngnutls\nnss' ]]
 	[[ $(completions tlssnoop --kind = openssl,r) == openssl,rustls ]]
-	grep -q 'Only these libraries: openssl, rustls$' <("$TLSSNOOP" --help)
+	grep -q 'Only these: openssl, rustls, gnutls, nss$' <("$TLSSNOOP" --help)
 	completions tlssnoop -p '' | grep -qx "$$"
 	completions tlssnoop -p 1, | grep -qx "1,$$"
 }

@@ -1,9 +1,10 @@
 #!/usr/bin/env bats
 # SPDX-License-Identifier: GPL-2.0-only
 #
-# Programs that nobody built for a test, under tlssnoop: curl, nginx, openssl, Python. A relay
-# between client and server keeps every byte of the plaintext and, from /proc, the pid and fd of
-# the sockets; the trace has to say the same. Needs root, curl, nginx, openssl and tlssnoop.
+# Programs that nobody built for a test, under tlssnoop: curl, nginx, openssl, Python; wget, git and
+# gnutls-cli, which use GnuTLS; NSS's tools. A relay between client and server keeps every byte of
+# the plaintext and, from /proc, the pid and fd of the sockets; the trace has to say the same. Needs
+# root, those programs and tlssnoop.
 # It must never talk to anything but 127.0.0.1, nor use the machine's own nginx configuration.
 
 load lib
@@ -192,12 +193,15 @@ has_size() {
 	(($(stat -c %s "$1") == $2))
 }
 
-# say_through FROM-FD TO-FILE: pieces of several sizes go into one program and come out of another
+# say_through FROM-FD TO-FILE: lines of several sizes go into one program and come out of another
 say_through() {
 	local size total
 	total=$(stat -c %s "$2")
 	for size in 1 100 8192 16384 16385 100000; do
-		seq "$size" 200000 | head -c "$size" >&"$1"
+		{
+			seq "$size" 200000 | head -c "$size" | tr '\n' ' ' | head -c "$((size - 1))"
+			echo
+		} >&"$1"
 		total=$((total + size))
 		eventually 20 has_size "$2" "$total" || fail "$2: not $total bytes"
 	done
@@ -208,13 +212,17 @@ has_owners() {
 	(($(find "$ACCOUNT" -name '*.owner' -size +0 | wc -l) == $1))
 }
 
+listens() {
+	grep -qiE "$(printf %x "$1") .* 0A " /proc/net/tcp /proc/net/tcp6
+}
+
 @test "openssl s_client and s_server, attached to an open connection" {
 	local port server server_stdin server_out=$BATS_TEST_TMPDIR/server.stdout
 	port=$(free_port)
 	TARGET_OUT=$server_out launch_target openssl s_server -quiet -naccept 1 \
 		-accept "127.0.0.1:$port" -cert "$CERT" -key "$KEY"
 	server=$TARGET_PID server_stdin=$TARGET_STDIN
-	eventually 10 grep -qi "0100007F:$(printf %x "$port") .* 0A " /proc/net/tcp
+	eventually 10 listens "$port"
 	start_relay "$port"
 	launch_target openssl s_client -quiet -connect "127.0.0.1:$RELAY_PORT" -CAfile "$CERT"
 	eventually 10 has_owners 2
@@ -226,6 +234,98 @@ has_owners() {
 	wait_relay
 	wait_pid 20 "$server"
 	wait_tlssnoop
+	compare_account json "$TARGET_PID" "$server"
+}
+
+@test "wget (GnuTLS), all sizes over one connection" {
+	local size sizes=(1 8192 16385 1048576) urls=$BATS_TEST_TMPDIR/urls
+	start_nginx 1
+	start_relay "$NGINX_PORT"
+	mkfifo "$urls" # wget waits for who writes into it
+	launch_target wget --no-config --no-verbose --ca-certificate="$CERT" --input-file="$urls" \
+		--directory-prefix="$BATS_TEST_TMPDIR/got"
+	eventually 10 has_library "$TARGET_PID" libgnutls || fail 'this wget does not use GnuTLS'
+	start_tlssnoop -j -p "$TARGET_PID"
+	printf "https://localhost:$RELAY_PORT/%s\n" "${sizes[@]}" |
+		timeout 20 tee "$urls" >"$BATS_TEST_TMPDIR/urls.written"
+	wait_target
+	for size in "${sizes[@]}"; do
+		cmp "$BATS_TEST_TMPDIR/got/$size" "$BATS_TEST_TMPDIR/nginx/html/$size"
+	done
+	wait_relay
+	wait_tlssnoop
+	compare_account json "$TARGET_PID"
+}
+
+# make_repository DIRECTORY: with one commit, to be served as files
+make_repository() {
+	export GIT_CONFIG_GLOBAL=/dev/null GIT_CONFIG_NOSYSTEM=1
+	git init -q -b main "$1"
+	seq 200000 >"$1/file"
+	git -C "$1" add file
+	git -C "$1" -c user.name=test -c user.email=test@localhost commit -qm 'a file'
+	git -C "$1" update-server-info
+}
+
+@test "git (GnuTLS), refs and objects over one connection" {
+	local repository=$BATS_TEST_TMPDIR/nginx/html/repository
+	start_nginx 1
+	start_relay "$NGINX_PORT"
+	make_repository "$repository"
+	git init -q "$BATS_TEST_TMPDIR/clone"
+	GIT_DIR=$BATS_TEST_TMPDIR/clone/.git GIT_SSL_CAINFO=$CERT GIT_HTTP_MAX_REQUESTS=1 \
+		launch_target "$(git --exec-path)/git-remote-https" origin \
+		"https://localhost:$RELAY_PORT/repository/.git"
+	eventually 10 has_library "$TARGET_PID" libgnutls || fail 'this git does not use GnuTLS'
+	start_tlssnoop -j -p "$TARGET_PID"
+	printf 'list\nfetch %s refs/heads/main\n\n\n' "$(git -C "$repository" rev-parse main)" \
+		>&"$TARGET_STDIN"
+	exec {TARGET_STDIN}>&-
+	wait_target
+	git -C "$BATS_TEST_TMPDIR/clone" cat-file -p "$(git -C "$repository" rev-parse main:file)" |
+		cmp - "$repository/file"
+	wait_relay
+	wait_tlssnoop
+	compare_account json "$TARGET_PID"
+}
+
+@test "gnutls-cli and gnutls-serv, attached to an open connection" {
+	local port server
+	port=$(free_port)
+	TARGET_OUT=$BATS_TEST_TMPDIR/server.stdout launch_target gnutls-serv --echo --quiet \
+		--port "$port" --x509certfile "$CERT" --x509keyfile "$KEY"
+	server=$TARGET_PID
+	eventually 10 listens "$port"
+	start_relay "$port"
+	launch_target gnutls-cli --logfile="$BATS_TEST_TMPDIR/cli.log" --x509cafile "$CERT" \
+		--port "$RELAY_PORT" localhost
+	eventually 10 has_owners 2
+	start_tlssnoop -j -p "$TARGET_PID,$server"
+	say_through "$TARGET_STDIN" "$TARGET_OUT"
+	kill -TERM "$TARGET_PID"
+	wait_relay
+	kill -TERM "$server"
+	wait_pid 20 "$server" || :
+	wait_tlssnoop
+	compare_account json "$TARGET_PID" "$server"
+}
+
+@test "NSS's tstclnt and selfserv (-l), from the first byte" {
+	local port server
+	make_nss_database
+	port=$(free_port)
+	TARGET_OUT=$BATS_TEST_TMPDIR/server.stdout launch_target selfserv -d "$NSS_DATABASE" \
+		-n localhost -p "$port" -H 1
+	server=$TARGET_PID
+	eventually 10 listens "$port"
+	start_relay "$port"
+	start_tlssnoop -j -k nss -l "$("${CC:-cc}" -print-file-name=libnspr4.so)"
+	launch_target tstclnt -d "$NSS_DATABASE" -h localhost -p "$RELAY_PORT" -4 -o
+	printf 'GET / HTTP/1.0\r\n\r\n' >&"$TARGET_STDIN"
+	eventually 20 grep -q '^EOF' "$TARGET_OUT"
+	kill -TERM "$TARGET_PID"
+	wait_relay
+	stop_tlssnoop
 	compare_account json "$TARGET_PID" "$server"
 }
 

@@ -27,9 +27,11 @@ BLOCK = 65536
 
 def socket_owner(local, remote):
     """PID and fd of the TCP socket between these two ports of 127.0.0.1."""
-    wanted = f"0100007F:{local:04X}", f"0100007F:{remote:04X}"
-    rows = (line.split() for line in open("/proc/net/tcp", encoding="ascii"))
-    inode = next(row[9] for row in rows if tuple(row[1:3]) == wanted)
+    wanted = f":{local:04X}", f":{remote:04X}"
+    rows = [line.split() for name in ("tcp", "tcp6")    # the same address, mapped
+            for line in open(f"/proc/net/{name}", encoding="ascii")]
+    inode = next(row[9] for row in rows
+                 if all(end.endswith("0100007F" + port) for end, port in zip(row[1:3], wanted)))
     for process in pathlib.Path("/proc").glob("[0-9]*"):
         try:
             if os.getsid(int(process.name)) != os.getsid(0):

@@ -69,9 +69,9 @@ found() {
 	done
 }
 
-@test "OpenSSL's method and no rustls in libssl" {
+@test "OpenSSL's method and BIO, and no rustls in libssl" {
 	found "$("${CC:-cc}" -print-file-name=libssl.so.3)"
-	[[ $ROLES == 'ssl-read ssl-write' ]] || fail "$(cat "$BATS_TEST_TMPDIR/found")"
+	[[ $ROLES == 'ssl-read ssl-write bio-read bio-write' ]] || fail "$(cat "$BATS_TEST_TMPDIR/found")"
 }
 
 @test "a file that ends too early" {

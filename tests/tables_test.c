@@ -22,6 +22,7 @@ static int print(const struct elfsym_func *func, enum elfsym_role role, void *ct
 		[ELFSYM_ENCRYPT] = "encrypt",	    [ELFSYM_DECRYPT] = "decrypt",
 		[ELFSYM_NO_DECRYPT] = "no-decrypt", [ELFSYM_HANDLE] = "handle",
 		[ELFSYM_SSL_READ] = "ssl-read",	    [ELFSYM_SSL_WRITE] = "ssl-write",
+		[ELFSYM_BIO_READ] = "bio-read",	    [ELFSYM_BIO_WRITE] = "bio-write",
 	};
 
 	(void)ctx;
