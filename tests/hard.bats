@@ -12,7 +12,6 @@ load lib
 
 BY=()	# the command that starts the targets, if they are not started plainly
 NOBODY=(setpriv --reuid nobody --regid nogroup --clear-groups)
-LIBSSL=$(ldd "$TESTS/ssl_target" | awk '$1 ~ /^libssl/ { print $3 }')
 
 teardown() {
 	finish
@@ -37,26 +36,11 @@ hinted() {
 	grep -q "^tlssnoop: hint: .*$1" "$SNOOP_ERR" || fail "no hint with: $1"
 }
 
-# innermost PID: the last of its descendants, each of which is the only child
-innermost() {
-	local pid=$1 child
-	while child=$(pgrep -P "$pid"); do
-		pid=$child
-	done
-	echo "$pid"
-}
-
 # start_ssl ARG...: ssl_target; TARGET_PID is its own, LAUNCHED that of what started it
 start_ssl() {
 	start_target "${BY[@]}" "$TESTS/ssl_target" --truth "$TRUTH" "$@"
 	LAUNCHED=$TARGET_PID
 	TARGET_PID=$(innermost "$LAUNCHED")
-}
-
-ended_well() {
-	wait_tlssnoop
-	((SNOOP_STATUS == 0)) || fail "tlssnoop ended with status $SNOOP_STATUS"
-	grep -q '^tlssnoop: [0-9]* chunks, ' "$SNOOP_ERR" || fail 'no summary'
 }
 
 # seen_whole: the target does its work; the trace is what it says of it
@@ -82,20 +66,6 @@ launch_silent() {
 start_silent() {
 	launch_silent 60
 	eventually 10 grep -q /libssl "/proc/$TARGET_PID/maps"
-}
-
-# instead_of_tlssnoop COMMAND...: this is run, with tlssnoop's arguments behind it
-instead_of_tlssnoop() {
-	local script=$BATS_TEST_TMPDIR/instead
-	{
-		echo '#!/bin/bash'
-		printf 'exec'
-		printf ' %q' "$@"
-		# shellcheck disable=SC2016 # for the script
-		echo ' "$@"'
-	} >"$script"
-	chmod +x "$script"
-	TLSSNOOP=$script
 }
 
 # ---- no such target ----
@@ -342,14 +312,6 @@ overwrite() {
 	observe
 }
 
-# chroot_with_target: sets ROOT, a directory with ssl_target and its libraries
-chroot_with_target() {
-	ROOT=$BATS_TEST_TMPDIR/root
-	mkdir -p "$ROOT"
-	ldd "$TESTS/ssl_target" | grep -o '/[^ ]*' | xargs cp --parents -L -t "$ROOT"
-	cp "$TESTS/ssl_target" "$ROOT/ssl_target"
-}
-
 @test "a target in another root directory, with a libssl of its own" {
 	chroot_with_target
 	start_target chroot "$ROOT" /ssl_target --mode edges --truth /truth
@@ -508,12 +470,6 @@ code_at() {
 
 code_is() {
 	[[ $(code_at SSL_write) == "$1" ]]
-}
-
-# our_objects KIND: ids of the BPF programs or links ("prog", "link") that tlssnoop holds
-our_objects() {
-	cat "/proc/$SNOOP_PID"/fdinfo/* 2>/dev/null | awk -v kind="$1_id:" '$1 == kind { print $2 }' |
-		sort -un
 }
 
 # objects_gone KIND ID...: the kernel has none of them any more

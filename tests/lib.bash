@@ -18,6 +18,9 @@ SNOOP_ERR=$BATS_TEST_TMPDIR/tlssnoop.stderr
 TARGET_OUT=$BATS_TEST_TMPDIR/target.stdout
 TARGET_ERR=$BATS_TEST_TMPDIR/target.stderr
 ACCOUNT=$BATS_TEST_TMPDIR/account	# what a relay keeps
+WITNESS=$BATS_TEST_TMPDIR/witness	# what each of many processes says of itself
+LIBSSL=$(ldd "$TESTS/ssl_target" | awk '$1 ~ /^libssl/ { print $3 }')
+SIZES=(1 8192 16385 1048576)	# of the files that nginx has
 
 STARTED=()	# pids of this test that nobody has waited for yet
 
@@ -107,6 +110,26 @@ wait_tlssnoop() {
 	SNOOP_STATUS=0
 	wait_pid 60 "$SNOOP_PID" || SNOOP_STATUS=$?
 	gone "$SNOOP_PID"
+}
+
+# instead_of_tlssnoop COMMAND...: this is run, with tlssnoop's arguments behind it
+instead_of_tlssnoop() {
+	local script=$BATS_TEST_TMPDIR/instead
+	{
+		echo '#!/bin/bash'
+		printf 'exec'
+		printf ' %q' "$@"
+		# shellcheck disable=SC2016 # for the script
+		echo ' "$@"'
+	} >"$script"
+	chmod +x "$script"
+	TLSSNOOP=$script
+}
+
+ended_well() {
+	wait_tlssnoop
+	((SNOOP_STATUS == 0)) || fail "tlssnoop ended with status $SNOOP_STATUS"
+	grep -q '^tlssnoop: [0-9]* chunks, ' "$SNOOP_ERR" || fail 'no summary'
 }
 
 stop_tlssnoop() {
@@ -281,6 +304,127 @@ rustls_symbols() {
 		-e 's/^(\w+) [tT] .*(Message|Record)Encrypter([$]GT[$])?7encrypt.*/encrypt \1/p' \
 		-e 's/^(\w+) [tT] .*(Message|Record)Decrypter([$]GT[$])?7decrypt.*/decrypt \1/p' \
 		-e 's/^(\w+) [tT] .*ExpectTraffic.*[E$]6handle.*/handle \1/p' | sort -u
+}
+
+# innermost PID: the last of its descendants, each of which is the only child
+innermost() {
+	local pid=$1 child
+	while child=$(pgrep -P "$pid"); do
+		pid=$child
+	done
+	echo "$pid"
+}
+
+# chroot_with_target: sets ROOT, a directory with ssl_target and its libraries
+chroot_with_target() {
+	ROOT=$BATS_TEST_TMPDIR/root
+	mkdir -p "$ROOT"
+	ldd "$TESTS/ssl_target" | grep -o '/[^ ]*' | xargs cp --parents -L -t "$ROOT"
+	cp "$TESTS/ssl_target" "$ROOT/ssl_target"
+}
+
+# our_objects KIND: ids of the BPF programs or links ("prog", "link") that tlssnoop holds
+our_objects() {
+	cat "/proc/$SNOOP_PID"/fdinfo/* 2>/dev/null | awk -v kind="$1_id:" '$1 == kind { print $2 }' |
+		sort -un
+}
+
+has_children() {
+	(($(pgrep -c -P "$1") == $2))
+}
+
+# start_nginx WORKERS: sets NGINX_PID, NGINX_PORT and the array of WORKERS
+start_nginx() {
+	local prefix=$BATS_TEST_TMPDIR/nginx size
+	NGINX_PORT=$(free_port)
+	mkdir -p "$prefix/html"
+	for size in "${SIZES[@]}"; do
+		seq 200000 | head -c "$size" >"$prefix/html/$size"
+	done
+	cat >"$prefix/nginx.conf" <<-EOF
+		user root;
+		daemon off;
+		pid $prefix/pid;
+		error_log $prefix/error.log;
+		worker_processes $1;
+		events {}
+		http {
+			access_log off;
+			client_body_temp_path $prefix/body;
+			proxy_temp_path $prefix/proxy;
+			fastcgi_temp_path $prefix/fastcgi;
+			uwsgi_temp_path $prefix/uwsgi;
+			scgi_temp_path $prefix/scgi;
+			client_max_body_size 2m;
+			ssl_certificate $CERT;
+			ssl_certificate_key $KEY;
+			server {
+				listen 127.0.0.1:$NGINX_PORT ssl http2 reuseport;
+				root $prefix/html;
+				location /put/ {
+					dav_methods PUT;
+				}
+				location /post {
+					return 200 "thank you\n";
+				}
+				location /n/ {
+					return 200 "this is \$uri\n";
+				}
+			}
+		}
+	EOF
+	mkdir -p "$prefix/html/put"
+	nginx -p "$prefix" -c "$prefix/nginx.conf" -e "$prefix/error.log" \
+		>"$prefix/stdout" 2>"$prefix/stderr" 3>&- &
+	NGINX_PID=$!
+	STARTED+=("$NGINX_PID")
+	eventually 10 has_children "$NGINX_PID" "$1" ||
+		fail 'nginx did not start' "$(cat "$prefix/stderr" "$prefix/error.log")"
+	mapfile -t WORKERS < <(pgrep -P "$NGINX_PID")
+}
+
+# witnesses: before the first of them
+witnesses() {
+	mkdir -p "$WITNESS"
+	chmod 1777 "$WITNESS"
+	! [[ ${CERT-} ]] || cp "$CERT" "$WITNESS/ca"
+	WITNESSES=()	# "PID STDIN TRUTH NAME": those that run
+}
+
+# start_witness PROGRAM ARG...: as start_target; TRUTH in the arguments is the file for its truth,
+# which many.py knows by the pid, and by whether it is made of records
+start_witness() {
+	local truth=$WITNESS/new.$SRANDOM suffix=
+	[[ $1 != */rustls/* ]] || suffix=.stream
+	start_target "${@//TRUTH/$truth}"
+	WITNESSES+=("$TARGET_PID $TARGET_STDIN $truth $TARGET_PID$suffix")
+}
+
+# let_witnesses_go: all of them, to their end
+let_witnesses_go() {
+	local witness pid stdin truth name
+	for witness in "${WITNESSES[@]}"; do
+		read -r pid stdin truth name <<<"$witness"
+		echo go >&"$stdin"
+	done
+	for witness in "${WITNESSES[@]}"; do
+		read -r pid stdin truth name <<<"$witness"
+		exec {stdin}>&-
+		wait_pid 120 "$pid" || fail "a target failed: $pid" "$(cat "$TARGET_ERR")"
+		mv "$truth" "$WITNESS/$name"
+	done
+	WITNESSES=()
+}
+
+# fetch NAME PATH: a curl that asks nginx; many.py knows it by NAME
+fetch() {
+	"$TESTS/fetch" "$WITNESS" "$1" "https://localhost:$NGINX_PORT$2" >"$WITNESS/$1.body" 3>&- ||
+		fail "curl failed" "$(cat "$WITNESS/$1.said")"
+}
+
+# compare_witnesses [OPTION...]: the trace with what they say
+compare_witnesses() {
+	"$PYTHON" "$TESTS/many.py" "$@" "$WITNESS" "$TRACE"
 }
 
 # finish: as teardown: end what the test left behind, and show its files if it failed

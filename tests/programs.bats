@@ -9,65 +9,12 @@
 
 load lib
 
-SIZES=(1 8192 16385 1048576)	# of the files that nginx has
-
 setup() {
 	make_certificate
 }
 
 teardown() {
 	finish
-}
-
-has_children() {
-	(($(pgrep -c -P "$1") == $2))
-}
-
-# start_nginx WORKERS: sets NGINX_PID, NGINX_PORT and the array of WORKERS
-start_nginx() {
-	local prefix=$BATS_TEST_TMPDIR/nginx size
-	NGINX_PORT=$(free_port)
-	mkdir -p "$prefix/html"
-	for size in "${SIZES[@]}"; do
-		seq 200000 | head -c "$size" >"$prefix/html/$size"
-	done
-	cat >"$prefix/nginx.conf" <<-EOF
-		user root;
-		daemon off;
-		pid $prefix/pid;
-		error_log $prefix/error.log;
-		worker_processes $1;
-		events {}
-		http {
-			access_log off;
-			client_body_temp_path $prefix/body;
-			proxy_temp_path $prefix/proxy;
-			fastcgi_temp_path $prefix/fastcgi;
-			uwsgi_temp_path $prefix/uwsgi;
-			scgi_temp_path $prefix/scgi;
-			client_max_body_size 2m;
-			ssl_certificate $CERT;
-			ssl_certificate_key $KEY;
-			server {
-				listen 127.0.0.1:$NGINX_PORT ssl http2 reuseport;
-				root $prefix/html;
-				location /put/ {
-					dav_methods PUT;
-				}
-				location /post {
-					return 200 "thank you\n";
-				}
-			}
-		}
-	EOF
-	mkdir -p "$prefix/html/put"
-	nginx -p "$prefix" -c "$prefix/nginx.conf" -e "$prefix/error.log" \
-		>"$prefix/stdout" 2>"$prefix/stderr" 3>&- &
-	NGINX_PID=$!
-	STARTED+=("$NGINX_PID")
-	eventually 10 has_children "$NGINX_PID" "$1" ||
-		fail 'nginx did not start' "$(cat "$prefix/stderr" "$prefix/error.log")"
-	mapfile -t WORKERS < <(pgrep -P "$NGINX_PID")
 }
 
 # fetches COUNT: a configuration that gets files of every size, COUNT in all, over one connection
