@@ -185,7 +185,7 @@ own_links() {
 	old=("${WORKERS[@]}")
 	kill -HUP "$NGINX_PID"
 	for pid in "${old[@]}"; do
-		eventually 20 gone "$pid"
+		eventually 20 gone "$pid" || fail "worker $pid stays"
 	done
 	eventually 20 has_children "$NGINX_PID" 2
 	mapfile -t WORKERS < <(pgrep -P "$NGINX_PID")
@@ -197,7 +197,7 @@ own_links() {
 	for pid in "${old[@]}" "${WORKERS[@]}"; do
 		options+=(--server "$pid")
 	done
-	compare_witnesses --only-server "${options[@]}"
+	compare_witnesses --alone --only-server "${options[@]}"
 }
 
 @test "-f on a shell: children, theirs, and one that outlives it all" {
@@ -231,5 +231,5 @@ own_links() {
 	exec {later}>&-
 	ended_well
 	[[ -s $WITNESS/orphan.body ]]
-	compare_witnesses
+	compare_witnesses --alone
 }

@@ -109,6 +109,7 @@ def main():
     parser.add_argument("--server", type=int, action="append", default=[], metavar="PID",
                         help="of those who answered the fetches: compare their side as well")
     parser.add_argument("--only-server", action="store_true", help="the curls were not traced")
+    parser.add_argument("--alone", action="store_true", help="the trace has nobody else")
     parser.add_argument("directory", type=pathlib.Path)
     parser.add_argument("trace", metavar="TRACE")
     args = parser.parse_args()
@@ -117,6 +118,11 @@ def main():
         fetches, errors = check_fetches(args.directory, lines, set(args.server), args.only_server)
         truths, more = check_truths(args.directory, lines)
         errors += more
+        if args.alone:
+            known = {int(path.read_text(encoding="ascii")) for path in args.directory.glob("*.pid")}
+            known |= {int(path.name.split(".")[0]) for path in args.directory.glob("[0-9]*")}
+            errors += [f"{line.where()}: pid {line.pid}: of nobody who is known"
+                       for line in lines if line.pid not in known | set(args.server)]
         if not fetches + truths:
             errors.append(f"{args.directory}: nothing to compare with")
         if errors:
