@@ -17,6 +17,7 @@ setup_file() {
 setup() {
 	make_certificate
 	witnesses
+	cd "$BATS_TEST_TMPDIR" || return
 }
 
 teardown() {
@@ -232,4 +233,289 @@ own_links() {
 	ended_well
 	[[ -s $WITNESS/orphan.body ]]
 	compare_witnesses --alone
+}
+
+# ---- one file, many files ----
+
+# files_of NAME: how many files of such a name have their probes
+files_of() {
+	grep -c "^tlssnoop: attached: .*/$1: SSL_write at " "$SNOOP_ERR" || :
+}
+
+has_files() {
+	(($(files_of "$1") >= $2))
+}
+
+# own_libssl NAME: a copy in a directory of its own, $BATS_TEST_TMPDIR/NAME
+own_libssl() {
+	mkdir -p "$BATS_TEST_TMPDIR/$1"
+	cp -L "${2:-$LIBSSL}" "$BATS_TEST_TMPDIR/$1/${LIBSSL##*/}"
+}
+
+# start_with NAME: ssl_target with that libssl
+start_with() {
+	start_witness env "LD_LIBRARY_PATH=$BATS_TEST_TMPDIR/$1" "$TESTS/ssl_target" --mode edges --truth TRUTH
+	grep -q "$BATS_TEST_TMPDIR/$1/libssl" "/proc/$TARGET_PID/maps"
+}
+
+@test "one file under several names: every byte once" {
+	local name=${LIBSSL##*/} dir
+	own_libssl one
+	mkdir two three
+	ln "one/$name" "two/$name"
+	touch "three/$name"
+	mount --bind "one/$name" "three/$name"
+	UNDO+=("umount '$PWD/three/$name'")
+	for dir in one two three; do
+		start_with "$dir"
+	done
+	start_machine -v
+	for dir in one two three; do
+		start_with "$dir"
+	done
+	let_witnesses_go
+	stop_machine
+	(($(grep -c "^tlssnoop: attached: $PWD/.*: SSL_write at" "$SNOOP_ERR") == 1))
+	compare_witnesses
+}
+
+@test "a library that is deleted, replaced, or written anew" {
+	own_libssl gone
+	own_libssl new
+	start_with gone
+	start_with new
+	rm "gone/${LIBSSL##*/}"
+	start_machine -v
+	other_libssl other
+	cp other "new/next"
+	mv "new/next" "new/${LIBSSL##*/}"
+	start_with new
+	eventually 20 attached_below "$PWD/new" 2 || fail 'the new one has no probes'
+	let_witnesses_go
+	stop_machine
+	compare_witnesses
+}
+
+# attached_below DIRECTORY COUNT: so many of its files have probes
+attached_below() {
+	(($(grep -c "^tlssnoop: attached: $1/.*: SSL_write at " "$SNOOP_ERR") >= $2))
+}
+
+# other_libssl FILE: another build of the library, whose functions lie elsewhere
+other_libssl() {
+	local static
+	static=$(gcc -print-file-name=libssl.a)
+	echo 'OPENSSL_3.0.0 { global: *; };' >"$1.map"
+	echo 'char padding[100000] = {1}; int moved(int n) { return n * 3 + padding[n]; }' |
+		gcc -x c -c -fPIC -o "$1.o" -
+	# of the other archive what the shared libcrypto keeps for itself
+	gcc -shared -o "$1" "$1.o" -Wl,--whole-archive "$static" -Wl,--no-whole-archive \
+		-Wl,--version-script="$1.map" -Wl,-soname,"${LIBSSL##*/}" \
+		-lcrypto "${static/libssl/libcrypto}"
+	[[ $(offset_of "$1") != "$(offset_of "$LIBSSL")" ]] || fail 'the same place'
+}
+
+offset_of() {
+	readelf --wide --dyn-syms "$1" | awk '$8 ~ /^SSL_write(@|$)/ { print $2 }'
+}
+
+# ---- containers ----
+
+# start_in ROOT: ssl_target in namespaces of its own, and a root that it cannot write to
+start_in() {
+	local pid stdin truth
+	mkdir -p "$1$WITNESS"
+	# shellcheck disable=SC2016 # for sh
+	start_witness unshare -m -p -f sh -c 'mount --bind "$0" "$0" && mount --bind "$1" "$0$1" &&
+		mount -o remount,bind,ro "$0" && shift && exec chroot "$0" "$@"' "$1" "$WITNESS" \
+		/ssl_target --mode edges --truth TRUTH
+	read -r pid stdin truth _ <<<"${WITNESSES[-1]}"
+	WITNESSES[-1]="$pid $stdin $truth $(innermost "$pid")"
+}
+
+@test "containers: another library at the same path, a root on overlayfs, read-only" {
+	local root other=$BATS_TEST_TMPDIR/other files
+	chroot_with_target
+	cp -a "$ROOT" "$other"
+	other_libssl "$BATS_TEST_TMPDIR/build"
+	cp "$BATS_TEST_TMPDIR/build" "$other$LIBSSL"
+	for root in "$ROOT" "$other"; do
+		start_in "$root"
+	done
+	start_machine -v
+	files=$(files_of libssl.so.3)
+	((files >= 2))
+	for root in "$ROOT" "$other"; do	# files that are known
+		start_in "$root"
+	done
+	mkdir lower-upper work merged
+	if mount -t overlay overlay -o "lowerdir=$ROOT,upperdir=lower-upper,workdir=work" merged; then
+		UNDO+=("umount -l '$PWD/merged'")
+		start_in "$PWD/merged"
+		eventually 20 has_files libssl.so.3 $((files + 1)) || fail 'not seen: overlayfs'
+		start_in "$PWD/merged"
+	fi
+	cp -a "$other" third
+	start_in "$PWD/third"
+	eventually 20 has_files libssl.so.3 $((files + 2)) || fail 'not seen: the third root'
+	let_witnesses_go
+	stop_machine
+	compare_witnesses
+}
+
+# ---- hard circumstances ----
+
+# make_storm: $BATS_TEST_TMPDIR/storm COUNT PROGRAM: runs it so often, two at a time
+make_storm() {
+	gcc -Wall -O2 -x c -o storm - <<-'EOF'
+		#include <spawn.h>
+		#include <stdio.h>
+		#include <stdlib.h>
+		#include <sys/wait.h>
+
+		extern char **environ;
+
+		int main(int argc, char **argv)
+		{
+			int i, n = atoi(argv[1]);
+			pid_t pid;
+
+			for (i = 0; i < n; i++) {
+				if (posix_spawn(&pid, argv[2], NULL, NULL, argv + 2, environ))
+					return perror(argv[2]), 1;
+				if (i)
+					wait(NULL);
+			}
+			return wait(NULL) < 0;
+		}
+	EOF
+}
+
+@test "5,000 short processes, and a program after them" {
+	local begin
+	make_storm
+	start_nginx 1
+	start_some
+	start_machine
+	begin=$EPOCHSECONDS
+	./storm 5000 /bin/true
+	echo "# 5,000 in $((EPOCHSECONDS - begin)) s" >&3
+	fetch after /n/after
+	let_witnesses_go
+	stop_machine
+	compare_witnesses --server "${WORKERS[0]}"
+}
+
+@test "programs that end while they are looked at" {
+	local i said
+	start_nginx 1
+	start_machine
+	for ((i = 0; i < 31; i++)); do
+		cp "$RELEASE/std_target" "brief$i"
+		"./brief$i" >/dev/null 2>&1 && fail 'it works without arguments'
+		rm "brief$i"
+	done
+	fetch after /n/after
+	stop_machine
+	said=$(grep "brief" "$SNOOP_ERR" | grep -v '^tlssnoop: hint' || :)
+	[[ -z $said ]] || fail "$said"
+	compare_witnesses --server "${WORKERS[0]}"
+}
+
+@test "more new mappings than there is room for: it says so, and looks at all again" {
+	make_storm
+	start_machine -v
+	kill -STOP "$SNOOP_PID"
+	own_libssl meanwhile
+	start_with meanwhile
+	./storm 4001 /bin/true
+	kill -CONT "$SNOOP_PID"
+	eventually 30 grep -q '^tlssnoop: hint: too many new mappings at once' "$SNOOP_ERR" || fail 'it does not say so'
+	eventually 30 attached_below "$PWD/meanwhile" 1 || fail 'it has not looked again'
+	start_some
+	let_witnesses_go
+	stop_machine
+	compare_witnesses
+}
+
+@test "a file system that does not answer" {
+	local server begin name=${LIBSSL##*/}
+	command -v bindfs || skip 'no bindfs'
+	mkdir real mounted
+	cp -L "$LIBSSL" real
+	bindfs -f real mounted 2>bindfs.stderr 3>&- &
+	server=$!
+	STARTED+=("$server")
+	UNDO+=("kill -CONT $server" "umount -l '$PWD/mounted'")
+	eventually 10 mountpoint -q mounted || skip "no FUSE here: $(<bindfs.stderr)"
+	start_nginx 1
+	start_with mounted
+	start_with mounted
+	kill -STOP "$server"
+	begin=$EPOCHSECONDS
+	start_machine
+	echo "# ready after $((EPOCHSECONDS - begin)) s" >&3
+	(($(grep -c "^tlssnoop: not looked at: $PWD/mounted/.*: its file system does not answer" "$SNOOP_ERR") >= 1)) ||
+		fail 'it does not say so'
+	fetch meanwhile /n/meanwhile
+	kill -CONT "$server"
+	fetch after /n/after
+	stop_machine
+	for server in "${WITNESSES[@]}"; do	# they work, and are not seen
+		read -r _ begin _ <<<"$server"
+		echo go >&"$begin"
+		wait_pid 30 "${server%% *}"
+	done
+	compare_witnesses --server "${WORKERS[0]}"
+}
+
+@test "a program of a gigabyte" {
+	local program
+	cp "$TESTS/ssl_target" huge1
+	cp "$RELEASE/std_target" huge2
+	strip -o huge3 "$RELEASE/std_target"
+	for program in huge1 huge2 huge3; do
+		truncate -s 1G "$program"
+	done
+	mkdir rustls
+	mv huge2 huge3 rustls
+	start_witness ./huge1 --mode edges --truth TRUTH
+	start_witness "$PWD/rustls/huge2" --truth TRUTH edges
+	start_witness "$PWD/rustls/huge3" --truth TRUTH edges
+	start_machine
+	let_witnesses_go
+	stop_machine
+	compare_witnesses
+}
+
+@test "root of a user namespace may not, and the command is not started" {
+	local status=0
+	unshare -Ur true || skip 'no user namespaces here'
+	unshare -Ur "$TLSSNOOP" >"$TRACE" 2>"$SNOOP_ERR" || status=$?
+	((status == 1)) || fail "status $status"
+	grep -q '^tlssnoop: cannot trace: BPF ring buffer: Operation not permitted$' "$SNOOP_ERR"
+	status=0
+	unshare -Ur "$TLSSNOOP" -- touch started >"$TRACE" 2>"$SNOOP_ERR" || status=$?
+	((status == 1)) || fail "status $status"
+	grep -q '^tlssnoop: cannot trace: BPF ring buffer: Operation not permitted$' "$SNOOP_ERR"
+	[[ ! -e started ]] || fail 'the command was started'
+}
+
+@test "only one user, only one name" {
+	start_nginx 1
+	start_machine -u nobody
+	fetch root /n/root
+	rm "$WITNESS"/root.*
+	setpriv --reuid nobody --clear-groups --inh-caps=-all curl -q -s --http1.1 -k -o /dev/null \
+		"https://localhost:$NGINX_PORT/n/nobody"
+	stop_machine
+	(($(wc -l <"$TRACE") >= 2))
+	[[ $(jq -s "map(select(.uid != $(id -u nobody))) | length" "$TRACE") == 0 ]]
+	grep -q '"data":"GET /n/nobody ' "$TRACE"
+
+	start_machine -n curl
+	fetch named /n/named
+	stop_machine
+	compare_witnesses
+	[[ $(jq -s 'map(select(.comm != "curl")) | length' "$TRACE") == 0 ]]
 }
