@@ -526,11 +526,19 @@ static void on_child(int sig)
 	(void)sig; /* interrupts poll() */
 }
 
+static volatile sig_atomic_t lease_broken;
+
+static void on_lease(int sig)
+{
+	(void)sig;
+	lease_broken = 1;
+}
+
 static struct {
 	int sig;
 	struct sigaction inherited;
-} signals[] = {
-	{.sig = SIGINT}, {.sig = SIGTERM}, {.sig = SIGHUP}, {.sig = SIGPIPE}, {.sig = SIGCHLD}};
+} signals[] = {{.sig = SIGINT},	 {.sig = SIGTERM}, {.sig = SIGHUP},
+	       {.sig = SIGPIPE}, {.sig = SIGCHLD}, {.sig = SIGIO}};
 
 /* A shell starts a background job with SIGINT ignored: the handler is set regardless */
 static void catch_signals(void)
@@ -538,12 +546,14 @@ static void catch_signals(void)
 	struct sigaction end = {.sa_sigaction = on_signal, .sa_flags = SA_SIGINFO};
 	struct sigaction ignore = {.sa_handler = SIG_IGN};
 	struct sigaction child = {.sa_handler = on_child};
+	struct sigaction lease = {.sa_handler = on_lease};
 	size_t i;
 
 	for (i = 0; i < ARRAY_SIZE(signals); i++)
 		sigaction(signals[i].sig,
 			  signals[i].sig == SIGPIPE   ? &ignore
 			  : signals[i].sig == SIGCHLD ? &child
+			  : signals[i].sig == SIGIO   ? &lease
 						      : &end,
 			  &signals[i].inherited);
 }
@@ -1603,12 +1613,54 @@ static int read_mapping(pid_t pid, const struct mapping *m)
 	return n;
 }
 
+/* Who waits to write to it goes on.  A child of ours may have the descriptor, too: closing it
+ * is not enough. */
+static void release(struct file *f)
+{
+	if (f->fd < 0)
+		return;
+	fcntl(f->fd, F_SETLEASE, F_UNLCK);
+	close(f->fd);
+	f->fd = -1;
+}
+
+static void release_all(void)
+{
+	size_t i;
+
+	for (i = 0; i < nfiles; i++)
+		release(&files[i]);
+}
+
 /* A file is another one although its inode is the same: probes do not fit any more */
 static void forget_file(size_t n)
 {
 	detach_some(0, n);
+	release(&files[n]);
 	files[n].nsites = 0;
 	files[n].ino = 0;
+}
+
+/*
+ * Somebody wants to write to a file that has probes.  The kernel would set them into
+ * whatever stands there next, and execute what stood there before (uprobes keep a copy of
+ * the instruction), so they go.  The lease keeps the writer waiting until then.
+ */
+static void let_write(void)
+{
+	size_t i;
+
+	if (!lease_broken)
+		return;
+	lease_broken = 0;
+	for (i = 0; i < nfiles; i++) {
+		if (!files[i].everywhere || files[i].fd < 0 ||
+		    fcntl(files[i].fd, F_GETLEASE) == F_RDLCK)
+			continue;
+		if (files[i].named)
+			complain("no longer traced", safe(files[i].path), "it is written to");
+		forget_file(i);
+	}
 }
 
 static void remember(const struct seen *key)
@@ -1644,7 +1696,7 @@ static int file_of(const struct process *p, const struct mapping *m)
 	struct seen **found = tfind(&key, &seen, compare_seen);
 	struct stat st = {0};
 	char path[96];
-	bool reached = true;
+	bool reached = true, forgotten;
 	int n = NOTHING_IN_IT;
 
 	snprintf(path, sizeof(path), "/proc/%d/map_files/%lx-%lx", p->pid, m->start, m->end);
@@ -1657,7 +1709,8 @@ static int file_of(const struct process *p, const struct mapping *m)
 		complain("not looked at", safe(m->path), "its file system does not answer");
 	} else {
 		/* a process that is gone does not tell */
-		if (found && (stat(path, &st) || unchanged(*found, &st)))
+		forgotten = found && (*found)->file >= 0 && !files[(*found)->file].ino;
+		if (found && (stat(path, &st) || (unchanged(*found, &st) && !forgotten)))
 			return (*found)->file;
 		if (found && (*found)->file >= 0)
 			forget_file((*found)->file);
@@ -2528,14 +2581,17 @@ static void warn_half(const struct file *f)
 /* Once for each file.  Returns 0 or -errno, which is said. */
 static int attach_everywhere(struct file *f)
 {
+	bool leased;
 	int err;
 
 	if (f->everywhere)
 		return 0;
 	f->everywhere = true;
+	/* for let_write(); a library of the system is replaced, but a program may be written to */
+	leased = !fcntl(f->fd, F_SETLEASE, F_RDLCK);
 	err = attach_file(f, 0);
-	close(f->fd);
-	f->fd = -1;
+	if (err || !leased)
+		release(f);
 	if (err)
 		f->nsites = 0;
 	else
@@ -2939,6 +2995,7 @@ static int start_command(void)
 	}
 	while (command_pid && !command_began && !interrupted) {
 		ring_buffer__poll(ring, POLL_MS);
+		let_write();
 		tend_command();
 	}
 	return 0;
@@ -3043,6 +3100,7 @@ static void run(void)
 	while (!done && !interrupted && left) {
 		if (!more && !nqueue)
 			poll(fds, 1 + nwatches, POLL_MS);
+		let_write();
 		tend_command();
 		left = any_left(); /* before the last look at what they said */
 		more = consume();
@@ -3216,6 +3274,7 @@ static void look_at_machine(void)
 	queue_processes();
 	total = nqueue;
 	while (nqueue && !interrupted && !done) {
+		let_write();
 		look_at_queue();
 		consume();
 		if (isatty(STDERR_FILENO) && !env.quiet && now() - began > 1000000000ULL) {
@@ -3280,6 +3339,7 @@ static int trace(void)
 	run();
 	ending = true;
 	detach_from(0);
+	release_all();
 	drain();
 	print_summary();
 	if (env.command)
