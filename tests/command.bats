@@ -6,6 +6,8 @@
 # it sent and received. Needs root, curl, nginx, the programs next to this file and tests/rustls.
 # It must never compare with what a shell is believed to do, but with the same command in a shell.
 
+# shellcheck disable=SC2030,SC2031 # each test is a subshell of its own, and what it sets ends with it
+
 load lib
 
 setup_file() {
@@ -104,7 +106,7 @@ keep_truth() {
 		"sh -c 'sh -c \"\\\"\$TESTS/fetch\\\" \\\"\$WITNESS\\\" third \${URL}third >\\\"\$WITNESS/third.body\\\"; true\"; true'" \
 		'exec "$TESTS/fetch" "$WITNESS" last "${URL}last" >"$WITNESS/last.body"'
 	URL=$(url '') snoop_well ./script
-	(($(ls "$WITNESS"/*.pid | wc -l) == 5))
+	(($(find "$WITNESS" -name '*.pid' | wc -l) == 5))
 	compare_witnesses --alone
 }
 
@@ -230,7 +232,8 @@ cannot() {
 	snoop_well sh -c 'sleep 20 & echo $!'
 	STARTED+=("$(<"$TARGET_OUT")")
 	((EPOCHSECONDS - begin < 10))
-	! gone "$(<"$TARGET_OUT")"
+	gone "$(<"$TARGET_OUT")" && fail 'the child is gone'
+	true
 }
 
 @test "-c, -d and a closed output end the lines, not the command" {
@@ -317,6 +320,7 @@ dialogue() {
 @test "on a terminal: ^Z stops both, fg and bg go on" {
 	make_member
 	export TLSSNOOP TRACE
+	# shellcheck disable=SC2016 # for bash
 	dialogue 0 expect '\$ ' \
 		send '"$TLSSNOOP" -o "$TRACE" -- /usr/bin/python3 member\n' expect 'foreground True' expect ready \
 		send '\x1a' expect Stopped expect '\$ ' \
@@ -406,7 +410,7 @@ lines_of_child() {
 }
 
 chain_ended() {
-	[[ -e done ]] && gone "$(<pid)"
+	[[ -e finished ]] && gone "$(<pid)"
 }
 
 @test "kill -9 of tlssnoop does the command no harm" {
@@ -421,9 +425,9 @@ chain_ended() {
 	eventually 20 grep -q '^status 0' "$TARGET_OUT"
 
 	# shellcheck disable=SC2016 # for sh
-	script 'echo $$ >pid' 'if [ "$1" = 0 ]; then touch done; exit; fi' 'exec "$0" $(($1 - 1))'
+	script 'echo $$ >pid' 'if [ "$1" = 0 ]; then touch finished; exit; fi' 'exec "$0" $(($1 - 1))'
 	for ((i = 0; i < 7; i++)); do
-		rm -f done pid
+		rm -f finished pid
 		: >"$SNOOP_ERR"
 		"$TLSSNOOP" -o "$TRACE" -- ./script 31 2>"$SNOOP_ERR" 3>&- &
 		SNOOP_PID=$!

@@ -19,6 +19,7 @@ TARGET_OUT=$BATS_TEST_TMPDIR/target.stdout
 TARGET_ERR=$BATS_TEST_TMPDIR/target.stderr
 ACCOUNT=$BATS_TEST_TMPDIR/account	# what a relay keeps
 WITNESS=$BATS_TEST_TMPDIR/witness	# what each of many processes says of itself
+# shellcheck disable=SC2034 # the tests use it
 LIBSSL=$(ldd "$TESTS/ssl_target" | awk '$1 ~ /^libssl/ { print $3 }')
 SIZES=(1 8192 16385 1048576)	# of the files that nginx has
 
@@ -380,6 +381,7 @@ start_nginx() {
 	STARTED+=("$NGINX_PID")
 	eventually 10 has_children "$NGINX_PID" "$1" ||
 		fail 'nginx did not start' "$(cat "$prefix/stderr" "$prefix/error.log")"
+	# shellcheck disable=SC2034 # the tests use them
 	mapfile -t WORKERS < <(pgrep -P "$NGINX_PID")
 }
 

@@ -7,11 +7,15 @@
 # this file and tests/rustls, and bindfs for one test.
 # It must never depend on what else runs on the machine, nor leave a process or a mount behind.
 
+# shellcheck disable=SC2030,SC2031,SC2153 # each test is a subshell of its own, and what it sets ends with it
+
 load lib
 
 setup_file() {
 	RELEASE=$("$BATS_TEST_DIRNAME/rustls/build" release)
-	export RELEASE
+	FAT=$("$BATS_TEST_DIRNAME/rustls/build" fat)
+	DEV=$("$BATS_TEST_DIRNAME/rustls/build" dev)
+	export RELEASE FAT DEV
 }
 
 setup() {
@@ -78,7 +82,7 @@ run_witness() {
 		runpy.run_path(sys.argv[0], run_name="__main__")'
 	start_witness /usr/bin/python3 -c "$load" \
 		"$TESTS/py_target.py" --cert "$CERT" --key "$KEY" --truth TRUTH
-	! grep -q libssl "/proc/$TARGET_PID/maps"
+	! has_library "$TARGET_PID" libssl || fail 'it has libssl already'
 	start_machine
 	echo load >&"$TARGET_STDIN"
 	let_witnesses_go
@@ -202,7 +206,6 @@ own_links() {
 }
 
 @test "-f on a shell: children, theirs, and one that outlives it all" {
-	local script
 	start_nginx 1
 	mkfifo "$BATS_TEST_TMPDIR/later"
 	cat >"$BATS_TEST_TMPDIR/script" <<-EOF
@@ -279,7 +282,32 @@ start_with() {
 	compare_witnesses
 }
 
-@test "a library that is deleted, replaced, or written anew" {
+# probes_of FILE: how many times its probes were set
+probes_of() {
+	grep -c "^tlssnoop: attached: $1: MessageEncrypter::encrypt at " "$SNOOP_ERR" || :
+}
+
+has_more_probes() {
+	(($(probes_of "$1") > $2))
+}
+
+@test "a program that is written to between its runs" {
+	local from had program=$PWD/rustls/program
+	mkdir rustls
+	start_machine -v
+	for from in "$RELEASE" "$FAT" "$DEV" "$RELEASE" "$DEV"; do
+		had=$(probes_of "$program")
+		cp "$from/std_target" "$program"	# the inode stays
+		start_witness "$program" --truth TRUTH bulk 3 100
+		eventually 20 has_more_probes "$program" "$had" || fail "not seen: $from"
+		let_witnesses_go
+		run_witness "$program" --truth TRUTH bulk 3 100
+	done
+	stop_machine
+	compare_witnesses
+}
+
+@test "a library that is deleted, or replaced" {
 	own_libssl gone
 	own_libssl new
 	start_with gone
