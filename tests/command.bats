@@ -425,7 +425,7 @@ chain_ended() {
 	eventually 20 grep -q '^status 0' "$TARGET_OUT"
 
 	# shellcheck disable=SC2016 # for sh
-	script 'echo $$ >pid' 'if [ "$1" = 0 ]; then touch finished; exit; fi' 'exec "$0" $(($1 - 1))'
+	script 'echo $$ >pid' 'if [ "$1" = 0 ]; then : >finished; exit; fi' 'exec "$0" $(($1 - 1))'
 	for ((i = 0; i < 7; i++)); do
 		rm -f finished pid
 		: >"$SNOOP_ERR"
