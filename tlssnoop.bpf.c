@@ -33,12 +33,15 @@ const volatile __u32 snap[2] = {CHUNK_MAX, CHUNK_MAX}; /* bytes copied, by direc
 const volatile char comm_wanted[COMM_SIZE] = "";
 const volatile __u32 uid_wanted = -1;
 const volatile __u64 wakeup_at = 0; /* bytes in the ring that wake the reader */
+const volatile __u32 own_tgid = 0;  /* of tlssnoop */
 
 /* told at the end */
 __u64 lost_chunks = 0;
 __u64 lost_bytes = 0;
 __u64 lost_facts = 0;
 __u64 lost_processes = 0;
+
+bool nobody_reads = false; /* tlssnoop itself has been killed: we follow soon */
 
 /*
  * The kernel's types, with the few members that are read.  Offsets are adjusted to
@@ -1763,7 +1766,7 @@ static __noinline void stop_process(__u32 where)
 {
 	__u32 *flags = current_process();
 
-	if (!flags || bpf_send_signal(SIGSTOP))
+	if (!flags || nobody_reads || bpf_send_signal(SIGSTOP))
 		return;
 	*flags |= where;
 	emit_fact(FACT_STOP, -1);
@@ -1823,7 +1826,11 @@ int process_exit(void *ctx __attribute__((unused)))
 	struct signal_struct *signal = READ(task, signal);
 
 	forget_thread();
-	if (!READ(signal, live.counter) && current_process()) {
+	if (READ(signal, live.counter))
+		return 0;
+	if (current_id() >> 32 == own_tgid)
+		nobody_reads = true;
+	if (current_process()) {
 		emit_fact(FACT_EXIT, -1);
 		forget_process();
 	}

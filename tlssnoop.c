@@ -2353,6 +2353,7 @@ static int load(void)
 	bpf_map__set_max_entries(skel->maps.facts, ring_size);
 	skel->rodata->wakeup_at = ring_size / 4;
 	skel->rodata->have_cookie = have.cookie;
+	skel->rodata->own_tgid = getpid();
 	pidns = inode_of("/proc/self/ns/pid");
 	skel->rodata->pidns = pidns == FIRST_PIDNS ? 0 : pidns;
 	if (env.snap >= 0)
