@@ -127,6 +127,7 @@ instead_of_tlssnoop() {
 	TLSSNOOP=$script
 }
 
+# ended_well: tlssnoop has ended, content
 ended_well() {
 	wait_tlssnoop
 	((SNOOP_STATUS == 0)) || fail "tlssnoop ended with status $SNOOP_STATUS"
@@ -160,12 +161,6 @@ traced() {
 	wait_tlssnoop
 	"$PYTHON" "$TESTS/trace.py" pairs "$TRUTH"
 	compare_streams "$TRUTH"
-}
-
-# ended_well: tlssnoop has ended, content
-ended_well() {
-	wait_tlssnoop
-	((SNOOP_STATUS == 0)) || fail "tlssnoop ended with status $SNOOP_STATUS"
 }
 
 # one_end COMPARE-OPTIONS COMMAND...: of its connections
