@@ -2664,7 +2664,9 @@ struct watch {
 	struct perf_event_mmap_page *page; /* the ring's first page, its data behind it */
 };
 
-#define WATCH_PAGES 16 /* of data; a power of two */
+/* pages of data: powers of two, of each processor, and of all of them together */
+#define WATCH_PAGES	128
+#define WATCH_PAGES_ALL 4096
 
 static struct watch *watches;
 static size_t nwatches;
@@ -2701,8 +2703,11 @@ static void watch_mappings(void)
 		.watermark = 1,
 		.wakeup_watermark = 1,
 	};
-	int cpu, ncpus = libbpf_num_possible_cpus();
+	int cpu, ncpus = libbpf_num_possible_cpus(), pages = WATCH_PAGES;
 	long page = sysconf(_SC_PAGESIZE);
+
+	while (pages > 1 && pages * ncpus > WATCH_PAGES_ALL)
+		pages /= 2;
 
 	for (cpu = 0; cpu < ncpus; cpu++) {
 		int fd = syscall(SYS_perf_event_open, &attr, -1, cpu, -1, PERF_FLAG_FD_CLOEXEC);
@@ -2712,8 +2717,8 @@ static void watch_mappings(void)
 		if (fd < 0 && errno == ENODEV) /* this processor is off */
 			continue;
 		ring = fd < 0 ? MAP_FAILED
-			      : mmap(NULL, (1 + WATCH_PAGES) * page, PROT_READ | PROT_WRITE,
-				     MAP_SHARED, fd, 0);
+			      : mmap(NULL, (1 + pages) * page, PROT_READ | PROT_WRITE, MAP_SHARED,
+				     fd, 0);
 		if (ring == MAP_FAILED) {
 			complain("cannot watch", "new mappings",
 				 "%s: libraries that are loaded from now "
