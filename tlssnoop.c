@@ -1065,8 +1065,8 @@ struct file {
 	char *path; /* as the process sees it, for people */
 	struct site *sites;
 	size_t nsites;
-	char rustc[32]; /* version, if it is made of Rust and that was asked for */
-	char rustls[32];
+	char rustc[32];	     /* version, if it is made of Rust and that was asked for */
+	char rustls[32];     /* version, if no symbol of it was found and it was asked for */
 	char no_decrypt[64]; /* ciphers of rustls whose function was not found, or "" */
 	bool symbols;	     /* it has a .symtab */
 	int error;	     /* 0, or why nothing could be found in it */
@@ -1225,13 +1225,14 @@ static int add_named(const struct elfsym_func *func, void *ctx)
 	return 0;
 }
 
-static bool has_site(const struct file *f, enum library lib, enum direction dir, const char *source)
+/* Has it a function for that, from another source than one?  NULL: from any */
+static bool has_site(const struct file *f, enum library lib, enum direction dir, const char *but)
 {
 	size_t i;
 
 	for (i = 0; i < f->nsites; i++)
 		if (f->sites[i].hook->lib == lib && f->sites[i].hook->dir == dir &&
-		    (!source || !strcmp(f->sites[i].source, source)))
+		    (!but || strcmp(f->sites[i].source, but)))
 			return true;
 	return false;
 }
@@ -1251,18 +1252,19 @@ static void add_word(char *list, size_t size, const char *word)
 		sprintf(list + used, "%s%s", used ? "," : "", word);
 }
 
-/* A function found by the tables that it is called through, of which no symbol told; those
- * of BIO_f_ssl have symbols, if any, that could be anybody's */
+/*
+ * A function found by the tables that it is called through, of which a symbol may have told.
+ * Of rustls all count, as a symbol table may have been stripped of some; the symbols of
+ * BIO_f_ssl, if any, could be anybody's; OpenSSL's others are those that the named ones call.
+ */
 static int add_unnamed(const struct elfsym_func *func, enum elfsym_role role, void *ctx)
 {
 	struct file *f = ctx;
-	bool always = role == ELFSYM_BIO_READ || role == ELFSYM_BIO_WRITE;
+	bool bio = role == ELFSYM_BIO_READ || role == ELFSYM_BIO_WRITE;
 	const struct hook *h;
 	size_t i;
 
-	if (f->symbols && !always)
-		return 0;
-	if (role == ELFSYM_NO_DECRYPT)
+	if (role == ELFSYM_NO_DECRYPT && !has_site(f, LIB_RUSTLS, DIR_READ, func->source))
 		add_word(f->no_decrypt, sizeof(f->no_decrypt), func->name);
 	/* before 0.22 not all of the states are found: decrypt shows all */
 	if (role == ELFSYM_HANDLE && !strcmp(func->name, "0.20-0.21"))
@@ -1270,8 +1272,7 @@ static int add_unnamed(const struct elfsym_func *func, enum elfsym_role role, vo
 	for (i = 0; i < ARRAY_SIZE(hooks); i++) {
 		h = &hooks[i];
 		if (h->role == role && wanted_library(h->lib) &&
-		    (always || !has_site(f, h->lib, h->dir, NULL) ||
-		     has_site(f, h->lib, h->dir, func->source)))
+		    (bio || h->lib == LIB_RUSTLS || !has_site(f, h->lib, h->dir, func->source)))
 			add_site(f, h, func);
 	}
 	return 0;
@@ -1382,6 +1383,15 @@ static void find_debug(struct elfsym *elf, const char *path, pid_t pid)
 		close(roots[--n]);
 }
 
+/* Is rustls in a file?  By its functions, or else its own paths, which are in its messages */
+static bool has_rustls(struct file *f, struct elfsym *elf)
+{
+	return wanted_library(LIB_RUSTLS) &&
+	       (has_site(f, LIB_RUSTLS, DIR_READ, NULL) ||
+		has_site(f, LIB_RUSTLS, DIR_WRITE, NULL) ||
+		!elfsym_version(elf, version_prefixes[LIB_RUSTLS], f->rustls, sizeof(f->rustls)));
+}
+
 /*
  * Finds the hooks in an open file, unless that was done before.  Takes fd over.  path is
  * how the process pid has it, or, with 0, how we do.  Returns the file's number in files[],
@@ -1417,7 +1427,8 @@ static int add_file(int fd, const char *path, pid_t pid)
 		find_debug(elf, pid ? path : realpath(path, whole) ?: "", pid);
 		f->symbols = elfsym_has_symtab(elf);
 		f->error = elfsym_each(elf, add_named, f);
-		if (!f->error && (!f->symbols || has_site(f, LIB_OPENSSL, DIR_READ, NULL))) {
+		if (!f->error && (!f->symbols || has_site(f, LIB_OPENSSL, DIR_READ, NULL) ||
+				  has_rustls(f, elf))) {
 			err = elfsym_tables(fd, add_unnamed, f);
 			if (err)
 				complain("not all is found", safe(path), "%s", elf_error(err));
