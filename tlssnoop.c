@@ -1355,6 +1355,170 @@ static const char *elf_error(int err)
 	}
 }
 
+/* a line of /proc/PID/maps */
+struct mapping {
+	unsigned long start, end, offset;
+	unsigned int dev_major, dev_minor;
+	unsigned long ino;
+	bool executable;
+	char path[PATH_MAX];
+};
+
+/*
+ * Files of a server that does not answer hold up whoever touches them, beyond the reach
+ * of signals: a child tries it first.  Returns false if it does not come back.
+ */
+#define SERVER_MS 2000
+
+static bool answers(const char *path)
+{
+	pid_t pid = fork();
+	struct pollfd pfd = {.events = POLLIN};
+	struct stat st;
+	char byte;
+	bool yes;
+	int fd;
+
+	if (!pid) {
+		fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+		_exit(fd >= 0 && !fstat(fd, &st) && S_ISREG(st.st_mode) &&
+		      pread(fd, &byte, 1, 0) < 0);
+	}
+	if (pid < 0)
+		return true;
+	pfd.fd = syscall(SYS_pidfd_open, pid, 0);
+	yes = pfd.fd < 0 || poll(&pfd, 1, SERVER_MS) != 0;
+	close(pfd.fd);
+	if (!yes)
+		kill(pid, SIGKILL);
+	waitpid(pid, NULL, yes ? 0 : WNOHANG);
+	return yes;
+}
+
+static const char *const servers[] = {"nfs", "nfs4", "cifs", "smb3",   "ceph",	"afs",
+				      "9p",  "fuse", "gfs2", "lustre", "ocfs2", "autofs"};
+
+/* a line of /proc/PID/mountinfo */
+struct mount {
+	unsigned int dev_major, dev_minor;
+	char point[512]; /* the beginning, if it is longer */
+	bool server;
+};
+
+/* proc_pid_mountinfo(5): "36 35 98:0 / /mnt rw,noatime master:1 - ext3 ..." */
+static bool parse_mount(const char *text, struct mount *m)
+{
+	const char *end = strstr(text, " - ");
+	char type[32];
+	size_t i;
+
+	if (!end || sscanf(end, " - %31[^. ]", type) != 1 ||
+	    sscanf(text, "%*u %*u %u:%u %*s %511s", &m->dev_major, &m->dev_minor, m->point) != 3)
+		return false;
+	m->server = false;
+	for (i = 0; i < ARRAY_SIZE(servers); i++)
+		m->server |= !strcmp(type, servers[i]);
+	return true;
+}
+
+/* Calls fn for each mount that a process sees until it says true; returns what it said last */
+static bool any_mount(pid_t pid, bool (*fn)(const struct mount *m, const void *ctx),
+		      const void *ctx)
+{
+	char path[64], *text = NULL;
+	struct mount m;
+	bool yes = false;
+	size_t size = 0;
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/proc/%d/mountinfo", pid);
+	f = fopen(path, "re");
+	if (!f)
+		return false;
+	while (!yes && getline(&text, &size, f) > 0)
+		yes = parse_mount(text, &m) && fn(&m, ctx);
+	free(text);
+	fclose(f);
+	return yes;
+}
+
+static bool is_server_of(const struct mount *m, const void *ctx)
+{
+	const struct mapping *mapping = ctx;
+
+	return m->server && m->dev_major == mapping->dev_major &&
+	       m->dev_minor == mapping->dev_minor;
+}
+
+/* Is the file of a mapping on a file system that a server (or a program) stands behind? */
+static bool on_server(pid_t pid, const struct mapping *m)
+{
+	static unsigned int dev_major = -1, dev_minor;
+	static bool yes; /* of the device that was asked for last */
+
+	if (m->dev_major != dev_major || m->dev_minor != dev_minor) {
+		dev_major = m->dev_major;
+		dev_minor = m->dev_minor;
+		yes = any_mount(pid, is_server_of, m);
+	}
+	return yes;
+}
+
+#define DEBUG_DIRS 2 /* where debug files may lie */
+
+/* Do directories lie on such a file system?  Or on one with a longer name: that is no harm */
+static bool is_server_on(const struct mount *m, const void *ctx)
+{
+	const char *const *dirs = ctx;
+	size_t i;
+
+	for (i = 0; i < DEBUG_DIRS; i++)
+		if (m->server && !strncmp(dirs[i], m->point, strlen(m->point)))
+			return true;
+	return false;
+}
+
+/*
+ * May debug files be looked for in directories, as a process sees them?  Not if that would
+ * hold us up.  (That of a link from there to a server that is not there is not foreseen.)
+ */
+static bool may_search(pid_t pid, const char *const *dirs)
+{
+	static bool lost; /* once is enough: each time takes seconds */
+	char path[PATH_MAX];
+	size_t i;
+
+	if (!any_mount(pid, is_server_on, dirs))
+		return true;
+	for (i = 0; i < DEBUG_DIRS && !lost; i++) {
+		snprintf(path, sizeof(path), "/proc/%d/root%s", pid, dirs[i]);
+		lost = !answers(path);
+		if (lost)
+			complain("no debug files are looked for", safe(path),
+				 "its file system does not answer");
+	}
+	return !lost;
+}
+
+/* Is the root directory of a process ours, with the same mounted on it? */
+static bool shares_root(pid_t pid)
+{
+	static const char *const names[] = {"ns/mnt", "root/"};
+	struct stat its, ours;
+	char path[64];
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(names); i++) {
+		snprintf(path, sizeof(path), "/proc/%d/%s", pid, names[i]);
+		if (stat(path, &its))
+			return false;
+		snprintf(path, sizeof(path), "/proc/self/%s", names[i]);
+		if (stat(path, &ours) || its.st_dev != ours.st_dev || its.st_ino != ours.st_ino)
+			return false;
+	}
+	return true;
+}
+
 /*
  * Finds the symbols of a file that was stripped of them.  Its debug file lies where the
  * package of the program put it: in the root of the process (pid, 0: of none) if that is
@@ -1362,7 +1526,9 @@ static const char *elf_error(int err)
  */
 static void find_debug(struct elfsym *elf, const char *path, pid_t pid)
 {
+	const pid_t whose[] = {pid && !shares_root(pid) ? pid : 0, getpid()};
 	char dir[PATH_MAX], root[32];
+	const char *const dirs[DEBUG_DIRS] = {"/usr/lib/debug/.build-id", dir};
 	int roots[2];
 	size_t n = 0, i;
 	char *slash;
@@ -1371,11 +1537,11 @@ static void find_debug(struct elfsym *elf, const char *path, pid_t pid)
 	slash = strrchr(dir, '/');
 	if (slash)
 		*slash = 0;
-	snprintf(root, sizeof(root), "/proc/%d/root", pid);
 	for (i = 0; i < ARRAY_SIZE(roots); i++) {
-		if (!i && !pid)
+		if (!whose[i] || !may_search(whose[i], dirs))
 			continue;
-		roots[n] = open(i ? "/" : root, O_PATH | O_DIRECTORY | O_CLOEXEC);
+		snprintf(root, sizeof(root), "/proc/%d/root", whose[i]);
+		roots[n] = open(root, O_PATH | O_DIRECTORY | O_CLOEXEC);
 		n += roots[n] >= 0;
 	}
 	elfsym_find_debug(elf, path[0] == '/' ? dir : NULL, roots, n);
@@ -1447,15 +1613,6 @@ static int add_file(int fd, const char *path, pid_t pid)
 		close(fd);
 	return nfiles - 1;
 }
-
-/* a line of /proc/PID/maps */
-struct mapping {
-	unsigned long start, end, offset;
-	unsigned int dev_major, dev_minor;
-	unsigned long ino;
-	bool executable;
-	char path[PATH_MAX];
-};
 
 static bool parse_mapping(const char *text, struct mapping *m)
 {
@@ -1539,74 +1696,6 @@ static int compare_seen(const void *a, const void *b)
 	if (x->dev_minor != y->dev_minor)
 		return x->dev_minor < y->dev_minor ? -1 : 1;
 	return (x->dev_major > y->dev_major) - (x->dev_major < y->dev_major);
-}
-
-/*
- * Files of a server that does not answer hold up whoever touches them, beyond the reach
- * of signals: a child tries it first.  Returns false if it does not come back.
- */
-#define SERVER_MS 2000
-
-static bool answers(const char *path)
-{
-	pid_t pid = fork();
-	struct pollfd pfd = {.events = POLLIN};
-	struct stat st;
-	char byte;
-	bool yes;
-	int fd;
-
-	if (!pid) {
-		fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
-		_exit(fd >= 0 && !fstat(fd, &st) && S_ISREG(st.st_mode) &&
-		      pread(fd, &byte, 1, 0) < 0);
-	}
-	if (pid < 0)
-		return true;
-	pfd.fd = syscall(SYS_pidfd_open, pid, 0);
-	yes = pfd.fd < 0 || poll(&pfd, 1, SERVER_MS) != 0;
-	close(pfd.fd);
-	if (!yes)
-		kill(pid, SIGKILL);
-	waitpid(pid, NULL, yes ? 0 : WNOHANG);
-	return yes;
-}
-
-static const char *const servers[] = {"nfs", "nfs4", "cifs", "smb3",   "ceph",	"afs",
-				      "9p",  "fuse", "gfs2", "lustre", "ocfs2", "autofs"};
-
-/* Is the file of a mapping on a file system that a server (or a program) stands behind? */
-static bool on_server(pid_t pid, const struct mapping *m)
-{
-	static unsigned int dev_major = -1, dev_minor;
-	static bool yes; /* of the device that was asked for last */
-	char path[64], type[32], *text = NULL, *end;
-	unsigned int major, minor;
-	size_t size = 0, i;
-	FILE *f;
-
-	if (m->dev_major == dev_major && m->dev_minor == dev_minor)
-		return yes;
-	snprintf(path, sizeof(path), "/proc/%d/mountinfo", pid);
-	f = fopen(path, "re");
-	if (!f)
-		return false;
-	dev_major = m->dev_major;
-	dev_minor = m->dev_minor;
-	yes = false;
-	while (getline(&text, &size, f) > 0) {
-		/* proc_pid_mountinfo(5): "36 35 98:0 / /mnt rw,noatime master:1 - ext3 ..." */
-		end = strstr(text, " - ");
-		if (!end || sscanf(text, "%*u %*u %u:%u", &major, &minor) != 2 ||
-		    major != dev_major || minor != dev_minor ||
-		    sscanf(end, " - %31[^. ]", type) != 1)
-			continue;
-		for (i = 0; i < ARRAY_SIZE(servers); i++)
-			yes |= !strcmp(type, servers[i]);
-	}
-	free(text);
-	fclose(f);
-	return yes;
 }
 
 /* Opens and reads the file of a mapping.  Returns its number in files[], or -errno. */

@@ -237,6 +237,23 @@ trace_it() {
 	wait_target
 }
 
+@test "a server that does not answer, where debug files should be" {
+	debug_file
+	mv "$SYMBOLS" "$(by_build_id)"
+	# a file system without the program that should stand behind it
+	private "$PYTHON" - "$TLSSNOOP" -L -l "$PROGRAM" <<-'END' >"$TRACE" 2>"$SNOOP_ERR"
+		import ctypes, os, subprocess, sys
+		fuse = os.open("/dev/fuse", os.O_RDWR)
+		options = f"fd={fuse},rootmode=40000,user_id=0,group_id=0"
+		libc = ctypes.CDLL(None, use_errno=True)
+		if libc.mount(b"nobody", b"/usr/lib/debug", b"fuse", 0, options.encode()):
+		    sys.exit(os.strerror(ctypes.get_errno()))
+		sys.exit(subprocess.run(sys.argv[1:], timeout=60).returncode)
+	END
+	[[ $(awk '$2 == "rustls" { print $5 }' "$TRACE" | sort -u) == tables ]] || fail "$(<"$TRACE")"
+	[[ $(grep -c '/usr/lib/debug/.build-id: its file system does not answer$' "$SNOOP_ERR") == 1 ]]
+}
+
 # hide ADDRESS...: no table of the program leads to these functions any more
 hide() {
 	"$PYTHON" - "$PROGRAM" "$@" <<-'END'
