@@ -1421,9 +1421,8 @@ static bool parse_mount(const char *text, struct mount *m)
 	return true;
 }
 
-/* Calls fn for each mount that a process sees until it says true; returns what it said last */
-static bool any_mount(pid_t pid, bool (*fn)(const struct mount *m, const void *ctx),
-		      const void *ctx)
+/* Is fn true of any mount that a process sees?  -1: it does not tell */
+static int any_mount(pid_t pid, bool (*fn)(const struct mount *m, const void *ctx), const void *ctx)
 {
 	char path[64], *text = NULL;
 	struct mount m;
@@ -1434,7 +1433,7 @@ static bool any_mount(pid_t pid, bool (*fn)(const struct mount *m, const void *c
 	snprintf(path, sizeof(path), "/proc/%d/mountinfo", pid);
 	f = fopen(path, "re");
 	if (!f)
-		return false;
+		return -1;
 	while (!yes && getline(&text, &size, f) > 0)
 		yes = parse_mount(text, &m) && fn(&m, ctx);
 	free(text);
@@ -1455,12 +1454,16 @@ static bool on_server(pid_t pid, const struct mapping *m)
 {
 	static unsigned int dev_major = -1, dev_minor;
 	static bool yes; /* of the device that was asked for last */
+	int any;
 
-	if (m->dev_major != dev_major || m->dev_minor != dev_minor) {
-		dev_major = m->dev_major;
-		dev_minor = m->dev_minor;
-		yes = any_mount(pid, is_server_of, m);
-	}
+	if (m->dev_major == dev_major && m->dev_minor == dev_minor)
+		return yes;
+	any = any_mount(pid, is_server_of, m);
+	if (any < 0)
+		return false;
+	dev_major = m->dev_major;
+	dev_minor = m->dev_minor;
+	yes = any;
 	return yes;
 }
 
@@ -1488,7 +1491,7 @@ static bool may_search(pid_t pid, const char *const *dirs)
 	char path[PATH_MAX];
 	size_t i;
 
-	if (!any_mount(pid, is_server_on, dirs))
+	if (any_mount(pid, is_server_on, dirs) <= 0)
 		return true;
 	for (i = 0; i < DEBUG_DIRS && !lost; i++) {
 		snprintf(path, sizeof(path), "/proc/%d/root%s", pid, dirs[i]);
