@@ -25,16 +25,16 @@ ifdef SAN
 SANFLAGS := -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
 endif
 ALL_CFLAGS = -std=c11 -pthread $(WARNINGS) -DVERSION='"$(VERSION)"' $(CFLAGS) $(SANFLAGS) \
-	$(shell $(PKG_CONFIG) --cflags libbpf liblzma)
-LIBS = $(shell $(PKG_CONFIG) --libs libbpf liblzma)
+	$(shell $(PKG_CONFIG) --cflags libbpf libelf liblzma)
+LIBS = $(shell $(PKG_CONFIG) --libs libbpf libelf liblzma)
 # where Debian keeps <asm/types.h>, which <linux/types.h> wants
 BPF_INCLUDES = $(addprefix -idirafter /usr/include/,$(shell $(CC) -print-multiarch 2>/dev/null))
 BPF_CFLAGS = -g -O2 -target bpf -D__TARGET_ARCH_$(ARCH) $(WARNINGS) $(BPF_INCLUDES)
 
-SYMBOLS := elfsym.o elfsym_file.o elfsym_debug.o
+SYMBOLS := elfsym.o elfsym_debug.o
 ELFSYM := $(SYMBOLS) elfsym_tables.o elfsym_image.o elfsym_code.o
 OBJECTS := tlssnoop.o correlate.o $(ELFSYM)
-HEADERS := tlssnoop.h elfsym.h elfsym_file.h elfsym_image.h elfsym_code.h correlate.h
+HEADERS := tlssnoop.h elfsym.h elfsym_debug.h elfsym_image.h elfsym_code.h correlate.h
 TEST_PROGRAMS := tests/ssl_target tests/correlate_test tests/schedules_test tests/elfsym_test
 
 .PHONY: all check check-tools clean demo bench install lint test-programs uninstall FORCE
@@ -72,6 +72,7 @@ check-tools:
 	@$(call need,$(BPFTOOL),bpftool$(comma) on Ubuntu linux-tools-generic)
 	@$(call need,$(PKG_CONFIG),pkg-config)
 	@$(call need_lib,libbpf)
+	@$(call need_lib,libelf)
 	@$(call need_lib,liblzma)
 comma := ,
 

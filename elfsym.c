@@ -2,9 +2,10 @@
 /*
  * elfsym.c - where in an ELF file a function begins.
  *
- * In: the sections that elfsym_file.c reads.  Out: functions, and what their names and
- * the file's constants tell.  Must never print, never use more memory than the names of
- * one symbol table take, and never look at these longer than an honest file needs.
+ * The file is read, not mapped: a file that is cut short while we look at it must not
+ * kill us.  Every number in it may be wrong or hostile: libelf checks those of the headers,
+ * we check the rest.  Must never print, never use more memory than the file's symbols and
+ * their names take, and never look at these longer than an honest file needs.
  */
 #define _GNU_SOURCE
 #include "elfsym.h"
@@ -14,12 +15,22 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/param.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
-#include "elfsym_file.h"
+#include "elfsym_debug.h"
 
-#define STRINGS_MAX (256 << 20) /* bytes of names that a symbol table may have */
-#define SYMBOLS_MAX (256 << 20) /* bytes of the table itself */
-#define SYMBOLS	    2048	/* that are read at a time */
+#if defined(__x86_64__)
+#define OUR_MACHINE EM_X86_64
+#elif defined(__aarch64__)
+#define OUR_MACHINE EM_AARCH64
+#else
+#error "tlssnoop knows x86-64 and arm64 only"
+#endif
+
+#define STRINGS_MAX  (256 << 20) /* bytes of names that a symbol table may have */
+#define SYMBOLS_MAX  (256 << 20) /* bytes of the table itself */
+#define SECTIONS_MAX (1 << 20)	 /* bytes of sections' names */
 
 /* Names may share their bytes; linkers let few do so */
 #define NAMES_FREE   (64 << 20) /* bytes of names that any file may make us look at, */
@@ -28,9 +39,176 @@
 /* No name sought is so long; taking one apart takes time by its square */
 #define NAME_MAX_LENGTH 2048
 
+int elfsym_contents(const struct elfsym *e, Elf_Scn *scn, size_t most, const Elf_Data **data)
+{
+	const Elf64_Shdr *sh = elf64_getshdr(scn);
+
+	*data = NULL;
+	if (!sh || sh->sh_type == SHT_NOBITS || sh->sh_flags & SHF_COMPRESSED ||
+	    sh->sh_offset > e->size || sh->sh_size > e->size - sh->sh_offset)
+		return -EBADMSG;
+	if (sh->sh_size > most)
+		return -E2BIG;
+	*data = elf_getdata(scn, NULL);
+	return *data && (*data)->d_buf ? 0 : -EBADMSG;
+}
+
+static int read_loads(struct elfsym *e)
+{
+	const Elf64_Phdr *headers;
+	size_t n, i;
+
+	if (elf_getphdrnum(e->elf, &n))
+		return -EBADMSG;
+	headers = n ? elf64_getphdr(e->elf) : NULL;
+	if (n && !headers)
+		return -EBADMSG;
+	e->loads = calloc(n ? n : 1, sizeof(*e->loads));
+	if (!e->loads)
+		return -ENOMEM;
+	for (i = 0; i < n; i++) {
+		const Elf64_Phdr *load = &headers[i];
+
+		if (load->p_type == PT_LOAD && load->p_vaddr + load->p_filesz >= load->p_vaddr &&
+		    load->p_offset <= INT64_MAX && load->p_filesz <= INT64_MAX - load->p_offset)
+			e->loads[e->nloads++] = *load;
+	}
+	return 0;
+}
+
+static int read_sections(struct elfsym *e, const Elf64_Ehdr *eh)
+{
+	const Elf_Data *names;
+	const Elf64_Shdr *sh;
+	Elf_Scn *scn = NULL;
+	size_t n;
+
+	if (elf_getshdrnum(e->elf, &n))
+		return -EBADMSG;
+	if (!n) /* sections are optional, if rare to lack; libelf hides those behind the end */
+		return eh->e_shoff ? -EBADMSG : 0;
+	sh = elf64_getshdr(elf_getscn(e->elf, 0));
+	if (!sh || sh->sh_type != SHT_NULL)
+		return -EBADMSG;
+	while ((scn = elf_nextscn(e->elf, scn))) {
+		sh = elf64_getshdr(scn);
+		if (!sh)
+			return -EBADMSG;
+		if (sh->sh_type == SHT_SYMTAB)
+			e->symtab = scn;
+		else if (sh->sh_type == SHT_DYNSYM)
+			e->dynsym = scn;
+	}
+	if (eh->e_shstrndx == SHN_UNDEF)
+		return 0;
+	e->names = elf_getscn(e->elf, eh->e_shstrndx);
+	return elfsym_contents(e, e->names, SECTIONS_MAX, &names);
+}
+
+Elf_Scn *elfsym_section(const struct elfsym *e, const char *name)
+{
+	size_t length = strlen(name) + 1;
+	const Elf64_Shdr *sh;
+	const Elf_Data *names;
+	Elf_Scn *scn = NULL;
+
+	if (!e->names || elfsym_contents(e, e->names, SECTIONS_MAX, &names))
+		return NULL;
+	while ((scn = elf_nextscn(e->elf, scn))) {
+		sh = elf64_getshdr(scn);
+		if (sh->sh_type != SHT_NOBITS && sh->sh_name < names->d_size &&
+		    length <= names->d_size - sh->sh_name &&
+		    !memcmp((const char *)names->d_buf + sh->sh_name, name, length))
+			return scn;
+	}
+	return NULL;
+}
+
+/*
+ * Has libelf look at a file's headers.  It makes room for all that a file says it has, and
+ * their numbers need not be in the first header, if they are larger than in any linked file.
+ */
+static int read_headers(struct elfsym *e, const Elf64_Ehdr *first)
+{
+	const Elf64_Ehdr *eh;
+	int err;
+
+	if (memcmp(first->e_ident, ELFMAG, SELFMAG))
+		return -ENOEXEC;
+	if (first->e_ident[EI_CLASS] == ELFCLASS32)
+		return -EOPNOTSUPP;
+	if ((first->e_shoff && !first->e_shnum) || first->e_phnum == PN_XNUM)
+		return -EBADMSG;
+	if (elf_version(EV_CURRENT) == EV_NONE)
+		return -ENOTSUP;
+	e->elf = e->bytes ? elf_memory((char *)e->bytes, e->size)
+			  : elf_begin(e->fd, ELF_C_READ, NULL);
+	eh = e->elf ? elf64_getehdr(e->elf) : NULL;
+	if (!eh)
+		return -EBADMSG;
+	if (eh->e_machine != OUR_MACHINE || eh->e_ident[EI_DATA] != ELFDATA2LSB)
+		return -EOPNOTSUPP;
+	err = read_loads(e);
+	return err ? err : read_sections(e, eh);
+}
+
+static int open_new(const struct elfsym *how, const Elf64_Ehdr *first, struct elfsym **elf)
+{
+	struct elfsym *e = malloc(sizeof(*e));
+	int err;
+
+	*elf = NULL;
+	if (!e) {
+		free(how->bytes);
+		return -ENOMEM;
+	}
+	*e = *how;
+	err = read_headers(e, first);
+	if (err)
+		elfsym_close(e);
+	else
+		*elf = e;
+	return err;
+}
+
+int elfsym_open(int fd, struct elfsym **elf)
+{
+	struct elfsym how = {.fd = fd};
+	Elf64_Ehdr first = {0};
+	struct stat st;
+
+	*elf = NULL;
+	if (fstat(fd, &st) || pread(fd, &first, sizeof(first), 0) < 0)
+		return -errno;
+	how.size = st.st_size;
+	return open_new(&how, &first, elf);
+}
+
+int elfsym_open_memory(uint8_t *bytes, uint64_t size, struct elfsym **elf)
+{
+	struct elfsym how = {.fd = -1, .bytes = bytes, .size = size};
+	Elf64_Ehdr first = {0};
+
+	memcpy(&first, bytes, MIN(size, sizeof(first)));
+	return open_new(&how, &first, elf);
+}
+
+void elfsym_close(struct elfsym *e)
+{
+	if (!e)
+		return;
+	elfsym_close(e->debug);
+	elf_end(e->elf);
+	if (e->owns_fd)
+		close(e->fd);
+	free(e->bytes);
+	free(e->loads);
+	free(e);
+}
+
 bool elfsym_has_symtab(const struct elfsym *e)
 {
-	return e->debug || elf_has_functions(e, e);
+	return e->debug || elfsym_has_functions(e, e);
 }
 
 /* The place in the file of an address in executable memory, or 0 */
@@ -48,23 +226,6 @@ static uint64_t code_offset(const struct elfsym *e, uint64_t address)
 	return 0;
 }
 
-/*
- * Reads symbols from a table of in, which is e or a debug file of it: as many as there is
- * room for, from *done bytes on, which goes on.  Returns how many, 0 at the end, or -errno.
- */
-static int read_symbols(const struct elfsym *in, const Elf64_Shdr *table, uint64_t *done,
-			Elf64_Sym *symbols)
-{
-	uint64_t n = MIN((table->sh_size - *done) / sizeof(*symbols), SYMBOLS);
-	int err;
-
-	if (table->sh_size > SYMBOLS_MAX)
-		return -E2BIG;
-	err = elf_read(in, symbols, n * sizeof(*symbols), table->sh_offset + *done);
-	*done += n * sizeof(*symbols);
-	return err ? err : (int)n;
-}
-
 /* Where in the file is the function that a symbol defines?  0: it defines none */
 static uint64_t function_offset(const struct elfsym *e, const Elf64_Sym *sym)
 {
@@ -74,52 +235,55 @@ static uint64_t function_offset(const struct elfsym *e, const Elf64_Sym *sym)
 	return code_offset(e, sym->st_value);
 }
 
-/* Calls fn for the functions of e in a table of in */
-static int each_of(const struct elfsym *e, const struct elfsym *in, const Elf64_Shdr *table,
+/* Calls fn for the functions of e in a table of in, which is e or a debug file of it */
+static int each_of(const struct elfsym *e, const struct elfsym *in, Elf_Scn *table,
 		   const char *source, int (*fn)(const struct elfsym_func *, void *), void *ctx)
 {
 	struct elfsym_func func = {.source = source};
-	Elf64_Sym symbols[SYMBOLS];
-	uint64_t budget, done = 0;
-	const Elf64_Shdr *sh;
-	void *strings;
-	int i, n, ret;
+	const Elf64_Sym *sym, *end;
+	const Elf_Data *symbols, *strings;
+	uint64_t budget;
 	size_t length;
+	int ret;
 
-	if (table->sh_link >= in->nsections)
+	if (!elf64_getshdr(table)->sh_size)
+		return 0;
+	ret = elfsym_contents(in, table, SYMBOLS_MAX, &symbols);
+	if (!ret)
+		ret = elfsym_contents(in, elf_getscn(in->elf, elf64_getshdr(table)->sh_link),
+				      STRINGS_MAX, &strings);
+	if (ret)
+		return ret;
+	if (((const char *)strings->d_buf)[strings->d_size - 1])
 		return -EBADMSG;
-	sh = &in->sections[table->sh_link];
-	ret = elf_load(in, sh, STRINGS_MAX, &strings);
-	if (!ret && (!sh->sh_size || ((char *)strings)[sh->sh_size - 1]))
-		ret = -EBADMSG;
-	budget = NAMES_FREE + NAMES_FACTOR * sh->sh_size;
-	while (!ret && (n = read_symbols(in, table, &done, symbols))) {
-		ret = MIN(n, 0);
-		for (i = 0; i < n && !ret; i++) {
-			func.offset = function_offset(e, &symbols[i]);
-			if (!func.offset || symbols[i].st_name >= sh->sh_size)
-				continue;
-			func.address = symbols[i].st_value;
-			func.name = (const char *)strings + symbols[i].st_name;
-			length = strnlen(func.name, NAME_MAX_LENGTH);
-			ret = budget < length ? -E2BIG : fn(&func, ctx);
-			budget -= length;
-		}
+	budget = NAMES_FREE + NAMES_FACTOR * strings->d_size;
+	sym = symbols->d_buf;
+	end = sym + symbols->d_size / sizeof(*sym);
+	for (; sym < end && !ret; sym++) {
+		func.offset = function_offset(e, sym);
+		if (!func.offset || sym->st_name >= strings->d_size)
+			continue;
+		func.address = sym->st_value;
+		func.name = (const char *)strings->d_buf + sym->st_name;
+		length = strnlen(func.name, NAME_MAX_LENGTH);
+		ret = budget < length ? -E2BIG : fn(&func, ctx);
+		budget -= length;
 	}
-	free(strings);
 	return ret;
 }
 
-bool elf_has_functions(const struct elfsym *e, const struct elfsym *in)
+bool elfsym_has_functions(const struct elfsym *e, const struct elfsym *in)
 {
-	Elf64_Sym symbols[SYMBOLS];
-	uint64_t done = 0;
-	int i, n = 0;
+	const Elf64_Sym *sym, *end;
+	const Elf_Data *symbols;
 
-	while (in->symtab && (n = read_symbols(in, in->symtab, &done, symbols)) > 0)
-		for (i = 0; i < n; i++)
-			if (function_offset(e, &symbols[i]))
-				return true;
+	if (!in->symtab || elfsym_contents(in, in->symtab, SYMBOLS_MAX, &symbols))
+		return false;
+	sym = symbols->d_buf;
+	end = sym + symbols->d_size / sizeof(*sym);
+	for (; sym < end; sym++)
+		if (function_offset(e, sym))
+			return true;
 	return false;
 }
 
@@ -302,31 +466,33 @@ static int version_in(const char *data, size_t n, size_t limit, const char *pref
 static int version_in_bytes(struct elfsym *e, uint64_t offset, uint64_t length, char *window,
 			    const char *prefix, char *buf, size_t size)
 {
-	uint64_t done = 0, want, limit;
-	int err = 0;
+	uint64_t done, limit;
+	ssize_t n;
 
 	if (offset > e->size)
 		return -ENOENT;
 	length = MIN(length, e->size - offset);
-	while (done < length && !err) {
-		want = MIN(length - done, WINDOW);
-		err = elf_read(e, window, want, offset + done);
+	for (done = 0; done < length; done += limit) {
+		n = pread(e->fd, window, MIN(length - done, WINDOW), offset + done);
+		if (n <= 0)
+			return n ? -errno : -ENOENT; /* the file was cut meanwhile */
 		/* what begins in the last bytes may go on: it is found in the next window */
-		limit = want == WINDOW ? want - OVERLAP : want;
-		if (!err && !version_in(window, want, limit, prefix, buf, size))
+		limit = n == WINDOW ? n - OVERLAP : n;
+		if (!version_in(window, n, limit, prefix, buf, size))
 			return 0;
-		done += limit;
 	}
-	return err ? err : -ENOENT;
+	return -ENOENT;
 }
 
 /* The sections with constants; where there are no sections, what cannot be written to */
 int elfsym_version(struct elfsym *e, const char *prefix, char *buf, size_t size)
 {
-	const Elf64_Shdr *sh = elf_section(e, ".comment");
+	Elf_Scn *comment = elfsym_section(e, ".comment"), *scn = NULL;
+	const Elf64_Shdr *sh = comment ? elf64_getshdr(comment) : NULL;
 	char *window = malloc(WINDOW);
 	uint64_t left = e->size; /* honest sections do not overlap */
 	int err = -ENOENT;
+	bool any = false;
 	size_t i;
 
 	if (!window)
@@ -334,15 +500,16 @@ int elfsym_version(struct elfsym *e, const char *prefix, char *buf, size_t size)
 	if (sh)
 		err = version_in_bytes(e, sh->sh_offset, MIN(sh->sh_size, COMMENT_MAX), window,
 				       prefix, buf, size);
-	for (i = 0; i < e->nsections && err == -ENOENT; i++) {
-		sh = &e->sections[i];
+	while (err == -ENOENT && (scn = elf_nextscn(e->elf, scn))) {
+		any = true;
+		sh = elf64_getshdr(scn);
 		if (sh->sh_type != SHT_PROGBITS || sh->sh_size > left ||
 		    (sh->sh_flags & (SHF_ALLOC | SHF_WRITE | SHF_EXECINSTR)) != SHF_ALLOC)
 			continue;
 		err = version_in_bytes(e, sh->sh_offset, sh->sh_size, window, prefix, buf, size);
 		left -= sh->sh_size;
 	}
-	for (i = 0; i < e->nloads && !e->nsections && err == -ENOENT; i++) {
+	for (i = 0; i < e->nloads && !any && err == -ENOENT; i++) {
 		if (e->loads[i].p_flags & PF_W || e->loads[i].p_filesz > left)
 			continue;
 		err = version_in_bytes(e, e->loads[i].p_offset, e->loads[i].p_filesz, window,

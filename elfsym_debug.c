@@ -22,7 +22,7 @@
 #include <unistd.h>
 
 #include "elfsym.h"
-#include "elfsym_file.h"
+#include "elfsym_debug.h"
 
 #define PACKED_MAX   (64 << 20)	   /* bytes of .gnu_debugdata */
 #define UNPACKED_MAX (128 << 20)   /* bytes that come of it: 500,000 symbols need half */
@@ -62,16 +62,13 @@ static void find_build_id(const uint8_t *notes, size_t n, struct build_id *id)
 static struct build_id build_id_of(const struct elfsym *e)
 {
 	struct build_id id = {.size = 0};
-	void *notes;
-	size_t i;
+	const Elf_Data *notes;
+	Elf_Scn *scn = NULL;
 
-	for (i = 0; i < e->nsections && !id.size; i++) {
-		if (e->sections[i].sh_type != SHT_NOTE ||
-		    elf_load(e, &e->sections[i], NOTES_MAX, &notes))
-			continue;
-		find_build_id(notes, e->sections[i].sh_size, &id);
-		free(notes);
-	}
+	while (!id.size && (scn = elf_nextscn(e->elf, scn)))
+		if (elf64_getshdr(scn)->sh_type == SHT_NOTE &&
+		    !elfsym_contents(e, scn, NOTES_MAX, &notes))
+			find_build_id(notes->d_buf, notes->d_size, &id);
 	return id;
 }
 
@@ -83,7 +80,7 @@ static bool same_build(const struct build_id *a, const struct build_id *b)
 /* Takes debug over: e's symbols are those of that file, if it has any */
 static bool take(struct elfsym *e, struct elfsym *debug, const char *source)
 {
-	if (!elf_has_functions(e, debug)) {
+	if (!elfsym_has_functions(e, debug)) {
 		elfsym_close(debug);
 		return false;
 	}
@@ -110,27 +107,26 @@ static bool more_room(lzma_stream *xz, uint8_t **bytes)
  * Unpacks a section.  What has no checksum of its own, or not the right one, is not used:
  * a wrong address would be that of a probe.
  */
-static int unpack(const struct elfsym *e, const Elf64_Shdr *sh, uint8_t **bytes, uint64_t *size)
+static int unpack(const struct elfsym *e, Elf_Scn *scn, uint8_t **bytes, uint64_t *size)
 {
 	lzma_stream xz = LZMA_STREAM_INIT;
 	lzma_ret ret = LZMA_OK;
-	void *packed;
+	const Elf_Data *packed;
 	int err;
 
 	*bytes = NULL;
-	err = elf_load(e, sh, PACKED_MAX, &packed);
+	err = elfsym_contents(e, scn, PACKED_MAX, &packed);
 	if (err)
 		return err;
 	if (lzma_stream_decoder(&xz, XZ_MEMORY, LZMA_TELL_NO_CHECK | LZMA_TELL_UNSUPPORTED_CHECK) !=
 	    LZMA_OK)
 		ret = LZMA_MEM_ERROR;
-	xz.next_in = packed;
-	xz.avail_in = sh->sh_size;
+	xz.next_in = packed->d_buf;
+	xz.avail_in = packed->d_size;
 	while (ret == LZMA_OK && (xz.avail_out || more_room(&xz, bytes)))
 		ret = lzma_code(&xz, LZMA_FINISH);
 	*size = xz.total_out;
 	lzma_end(&xz);
-	free(packed);
 	if (ret == LZMA_STREAM_END)
 		return 0;
 	free(*bytes);
@@ -139,13 +135,13 @@ static int unpack(const struct elfsym *e, const Elf64_Shdr *sh, uint8_t **bytes,
 
 static bool find_packed(struct elfsym *e, const struct build_id *id)
 {
-	const Elf64_Shdr *sh = elf_section(e, ".gnu_debugdata");
+	Elf_Scn *scn = elfsym_section(e, ".gnu_debugdata");
 	struct build_id other;
 	struct elfsym *debug;
 	uint8_t *bytes;
 	uint64_t size;
 
-	if (!sh || unpack(e, sh, &bytes, &size) || elf_open_memory(bytes, size, &debug))
+	if (!scn || unpack(e, scn, &bytes, &size) || elfsym_open_memory(bytes, size, &debug))
 		return false;
 	other = build_id_of(debug); /* it need not have one: it is in this very file */
 	if (other.size && !same_build(&other, id)) {
@@ -183,16 +179,16 @@ static int open_below(int root, const char *path)
 static bool has_checksum(const struct elfsym *e, uint32_t checksum)
 {
 	uint8_t window[1 << 16];
-	uint64_t done, want;
+	uint64_t done = 0;
 	uint32_t crc = 0;
+	ssize_t n = 1;
 
-	for (done = 0; done < e->size; done += want) {
-		want = MIN(e->size - done, sizeof(window));
-		if (elf_read(e, window, want, done))
-			return false;
-		crc = lzma_crc32(window, want, crc);
+	for (; done < e->size && n > 0; done += n) {
+		n = pread(e->fd, window, MIN(e->size - done, sizeof(window)), done);
+		if (n > 0)
+			crc = lzma_crc32(window, n, crc);
 	}
-	return crc == checksum;
+	return n > 0 && crc == checksum;
 }
 
 /* Uses the debug file at a path if it is the right one */
@@ -242,33 +238,34 @@ static bool find_by_link(struct elfsym *e, const struct build_id *id, const char
 			 const int *roots, size_t nroots)
 {
 	static const char *const places[] = {"%s/%s", "%s/.debug/%s", "/usr/lib/debug%s/%s"};
-	const Elf64_Shdr *sh = elf_section(e, ".gnu_debuglink");
+	Elf_Scn *scn = elfsym_section(e, ".gnu_debuglink");
+	const Elf_Data *data;
 	char path[PATH_MAX];
-	bool found = false;
+	const char *link;
 	uint32_t checksum;
 	size_t i, k, n;
-	void *link;
 
-	if (!sh || elf_load(e, sh, LINK_MAX, &link))
+	if (!scn || elfsym_contents(e, scn, LINK_MAX, &data))
 		return false;
-	n = strnlen(link, sh->sh_size);
-	if (n && (n & ~3ULL) + 4 + sizeof(checksum) <= sh->sh_size && !memchr(link, '/', n)) {
-		memcpy(&checksum, (char *)link + (n & ~3ULL) + 4, sizeof(checksum));
-		for (i = 0; i < nroots && !found; i++)
-			for (k = 0; k < sizeof(places) / sizeof(*places) && !found; k++)
-				found = snprintf(path, sizeof(path), places[k], dir, link) <
-						(int)sizeof(path) &&
-					try_file(e, id, roots[i], path, &checksum);
-	}
-	free(link);
-	return found;
+	link = data->d_buf;
+	n = strnlen(link, data->d_size);
+	if (!n || (n & ~3ULL) + 4 + sizeof(checksum) > data->d_size || memchr(link, '/', n))
+		return false;
+	memcpy(&checksum, link + (n & ~3ULL) + 4, sizeof(checksum));
+	for (i = 0; i < nroots; i++)
+		for (k = 0; k < sizeof(places) / sizeof(*places); k++)
+			if (snprintf(path, sizeof(path), places[k], dir, link) <
+				    (int)sizeof(path) &&
+			    try_file(e, id, roots[i], path, &checksum))
+				return true;
+	return false;
 }
 
 void elfsym_find_debug(struct elfsym *e, const char *dir, const int *roots, size_t nroots)
 {
 	struct build_id id = build_id_of(e);
 
-	if (elf_has_functions(e, e) || find_packed(e, &id) ||
+	if (elfsym_has_functions(e, e) || find_packed(e, &id) ||
 	    find_by_build_id(e, &id, roots, nroots))
 		return;
 	if (dir)

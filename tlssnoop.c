@@ -1065,8 +1065,8 @@ struct file {
 	char *path; /* as the process sees it, for people */
 	struct site *sites;
 	size_t nsites;
-	char rustc[32]; /* version, if it is made of Rust and that was asked for */
-	char rustls[32];
+	char rustc[32];	     /* version, if it is made of Rust and that was asked for */
+	char rustls[32];     /* version, if no symbol of it was found and it was asked for */
 	char no_decrypt[64]; /* ciphers of rustls whose function was not found, or "" */
 	bool symbols;	     /* it has a .symtab */
 	int error;	     /* 0, or why nothing could be found in it */
@@ -1225,13 +1225,14 @@ static int add_named(const struct elfsym_func *func, void *ctx)
 	return 0;
 }
 
-static bool has_site(const struct file *f, enum library lib, enum direction dir, const char *source)
+/* Has it a function for that, from another source than one?  NULL: from any */
+static bool has_site(const struct file *f, enum library lib, enum direction dir, const char *but)
 {
 	size_t i;
 
 	for (i = 0; i < f->nsites; i++)
 		if (f->sites[i].hook->lib == lib && f->sites[i].hook->dir == dir &&
-		    (!source || !strcmp(f->sites[i].source, source)))
+		    (!but || strcmp(f->sites[i].source, but)))
 			return true;
 	return false;
 }
@@ -1251,27 +1252,31 @@ static void add_word(char *list, size_t size, const char *word)
 		sprintf(list + used, "%s%s", used ? "," : "", word);
 }
 
-/* A function found by the tables that it is called through, of which no symbol told; those
- * of BIO_f_ssl have symbols, if any, that could be anybody's */
+/*
+ * A function found by the tables that it is called through, of which a symbol may have told.
+ * Of rustls all count, as a symbol table may have been stripped of some; the symbols of
+ * BIO_f_ssl, if any, could be anybody's; OpenSSL's others are those that the named ones call.
+ */
 static int add_unnamed(const struct elfsym_func *func, enum elfsym_role role, void *ctx)
 {
 	struct file *f = ctx;
-	bool always = role == ELFSYM_BIO_READ || role == ELFSYM_BIO_WRITE;
+	bool bio = role == ELFSYM_BIO_READ || role == ELFSYM_BIO_WRITE;
 	const struct hook *h;
 	size_t i;
 
-	if (f->symbols && !always)
-		return 0;
-	if (role == ELFSYM_NO_DECRYPT)
+	if (role == ELFSYM_NO_DECRYPT && !has_site(f, LIB_RUSTLS, DIR_READ, func->source))
 		add_word(f->no_decrypt, sizeof(f->no_decrypt), func->name);
 	/* before 0.22 not all of the states are found: decrypt shows all */
 	if (role == ELFSYM_HANDLE && !strcmp(func->name, "0.20-0.21"))
 		return 0;
+	/* ExpectQuicTraffic looks alike there, and never has data; symbols know it */
+	if (role == ELFSYM_HANDLE && !strcmp(func->name, "0.24") &&
+	    has_site(f, LIB_RUSTLS, DIR_READ, func->source))
+		return 0;
 	for (i = 0; i < ARRAY_SIZE(hooks); i++) {
 		h = &hooks[i];
 		if (h->role == role && wanted_library(h->lib) &&
-		    (always || !has_site(f, h->lib, h->dir, NULL) ||
-		     has_site(f, h->lib, h->dir, func->source)))
+		    (bio || h->lib == LIB_RUSTLS || !has_site(f, h->lib, h->dir, func->source)))
 			add_site(f, h, func);
 	}
 	return 0;
@@ -1354,6 +1359,173 @@ static const char *elf_error(int err)
 	}
 }
 
+/* a line of /proc/PID/maps */
+struct mapping {
+	unsigned long start, end, offset;
+	unsigned int dev_major, dev_minor;
+	unsigned long ino;
+	bool executable;
+	char path[PATH_MAX];
+};
+
+/*
+ * Files of a server that does not answer hold up whoever touches them, beyond the reach
+ * of signals: a child tries it first.  Returns false if it does not come back.
+ */
+#define SERVER_MS 2000
+
+static bool answers(const char *path)
+{
+	pid_t pid = fork();
+	struct pollfd pfd = {.events = POLLIN};
+	struct stat st;
+	char byte;
+	bool yes;
+	int fd;
+
+	if (!pid) {
+		fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+		_exit(fd >= 0 && !fstat(fd, &st) && S_ISREG(st.st_mode) &&
+		      pread(fd, &byte, 1, 0) < 0);
+	}
+	if (pid < 0)
+		return true;
+	pfd.fd = syscall(SYS_pidfd_open, pid, 0);
+	yes = pfd.fd < 0 || poll(&pfd, 1, SERVER_MS) != 0;
+	close(pfd.fd);
+	if (!yes)
+		kill(pid, SIGKILL);
+	waitpid(pid, NULL, yes ? 0 : WNOHANG);
+	return yes;
+}
+
+static const char *const servers[] = {"nfs", "nfs4", "cifs", "smb3",   "ceph",	"afs",
+				      "9p",  "fuse", "gfs2", "lustre", "ocfs2", "autofs"};
+
+/* a line of /proc/PID/mountinfo */
+struct mount {
+	unsigned int dev_major, dev_minor;
+	char point[512]; /* the beginning, if it is longer */
+	bool server;
+};
+
+/* proc_pid_mountinfo(5): "36 35 98:0 / /mnt rw,noatime master:1 - ext3 ..." */
+static bool parse_mount(const char *text, struct mount *m)
+{
+	const char *end = strstr(text, " - ");
+	char type[32];
+	size_t i;
+
+	if (!end || sscanf(end, " - %31[^. ]", type) != 1 ||
+	    sscanf(text, "%*u %*u %u:%u %*s %511s", &m->dev_major, &m->dev_minor, m->point) != 3)
+		return false;
+	m->server = false;
+	for (i = 0; i < ARRAY_SIZE(servers); i++)
+		m->server |= !strcmp(type, servers[i]);
+	return true;
+}
+
+/* Is fn true of any mount that a process sees?  -1: it does not tell */
+static int any_mount(pid_t pid, bool (*fn)(const struct mount *m, const void *ctx), const void *ctx)
+{
+	char path[64], *text = NULL;
+	struct mount m;
+	bool yes = false;
+	size_t size = 0;
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/proc/%d/mountinfo", pid);
+	f = fopen(path, "re");
+	if (!f)
+		return -1;
+	while (!yes && getline(&text, &size, f) > 0)
+		yes = parse_mount(text, &m) && fn(&m, ctx);
+	free(text);
+	fclose(f);
+	return yes;
+}
+
+static bool is_server_of(const struct mount *m, const void *ctx)
+{
+	const struct mapping *mapping = ctx;
+
+	return m->server && m->dev_major == mapping->dev_major &&
+	       m->dev_minor == mapping->dev_minor;
+}
+
+/* Is the file of a mapping on a file system that a server (or a program) stands behind? */
+static bool on_server(pid_t pid, const struct mapping *m)
+{
+	static unsigned int dev_major = -1, dev_minor;
+	static bool yes; /* of the device that was asked for last */
+	int any;
+
+	if (m->dev_major == dev_major && m->dev_minor == dev_minor)
+		return yes;
+	any = any_mount(pid, is_server_of, m);
+	if (any < 0)
+		return false;
+	dev_major = m->dev_major;
+	dev_minor = m->dev_minor;
+	yes = any;
+	return yes;
+}
+
+#define DEBUG_DIRS 2 /* where debug files may lie */
+
+/* Do directories lie on such a file system?  Or on one with a longer name: that is no harm */
+static bool is_server_on(const struct mount *m, const void *ctx)
+{
+	const char *const *dirs = ctx;
+	size_t i;
+
+	for (i = 0; i < DEBUG_DIRS; i++)
+		if (m->server && !strncmp(dirs[i], m->point, strlen(m->point)))
+			return true;
+	return false;
+}
+
+/*
+ * May debug files be looked for in directories, as a process sees them?  Not if that would
+ * hold us up.  (That of a link from there to a server that is not there is not foreseen.)
+ */
+static bool may_search(pid_t pid, const char *const *dirs)
+{
+	static bool lost; /* once is enough: each time takes seconds */
+	char path[PATH_MAX];
+	size_t i;
+
+	if (any_mount(pid, is_server_on, dirs) <= 0)
+		return true;
+	for (i = 0; i < DEBUG_DIRS && !lost; i++) {
+		snprintf(path, sizeof(path), "/proc/%d/root%s", pid, dirs[i]);
+		lost = !answers(path);
+		if (lost)
+			complain("no debug files are looked for", safe(path),
+				 "its file system does not answer");
+	}
+	return !lost;
+}
+
+/* Is the root directory of a process ours, with the same mounted on it? */
+static bool shares_root(pid_t pid)
+{
+	static const char *const names[] = {"ns/mnt", "root/"};
+	struct stat its, ours;
+	char path[64];
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(names); i++) {
+		snprintf(path, sizeof(path), "/proc/%d/%s", pid, names[i]);
+		if (stat(path, &its))
+			return false;
+		snprintf(path, sizeof(path), "/proc/self/%s", names[i]);
+		if (stat(path, &ours) || its.st_dev != ours.st_dev || its.st_ino != ours.st_ino)
+			return false;
+	}
+	return true;
+}
+
 /*
  * Finds the symbols of a file that was stripped of them.  Its debug file lies where the
  * package of the program put it: in the root of the process (pid, 0: of none) if that is
@@ -1361,7 +1533,9 @@ static const char *elf_error(int err)
  */
 static void find_debug(struct elfsym *elf, const char *path, pid_t pid)
 {
+	const pid_t whose[] = {pid && !shares_root(pid) ? pid : 0, getpid()};
 	char dir[PATH_MAX], root[32];
+	const char *const dirs[DEBUG_DIRS] = {"/usr/lib/debug/.build-id", dir};
 	int roots[2];
 	size_t n = 0, i;
 	char *slash;
@@ -1370,16 +1544,25 @@ static void find_debug(struct elfsym *elf, const char *path, pid_t pid)
 	slash = strrchr(dir, '/');
 	if (slash)
 		*slash = 0;
-	snprintf(root, sizeof(root), "/proc/%d/root", pid);
 	for (i = 0; i < ARRAY_SIZE(roots); i++) {
-		if (!i && !pid)
+		if (!whose[i] || !may_search(whose[i], dirs))
 			continue;
-		roots[n] = open(i ? "/" : root, O_PATH | O_DIRECTORY | O_CLOEXEC);
+		snprintf(root, sizeof(root), "/proc/%d/root", whose[i]);
+		roots[n] = open(root, O_PATH | O_DIRECTORY | O_CLOEXEC);
 		n += roots[n] >= 0;
 	}
 	elfsym_find_debug(elf, path[0] == '/' ? dir : NULL, roots, n);
 	while (n)
 		close(roots[--n]);
+}
+
+/* Is rustls in a file?  By its functions, or else its own paths, which are in its messages */
+static bool has_rustls(struct file *f, struct elfsym *elf)
+{
+	return wanted_library(LIB_RUSTLS) &&
+	       (has_site(f, LIB_RUSTLS, DIR_READ, NULL) ||
+		has_site(f, LIB_RUSTLS, DIR_WRITE, NULL) ||
+		!elfsym_version(elf, version_prefixes[LIB_RUSTLS], f->rustls, sizeof(f->rustls)));
 }
 
 /*
@@ -1417,7 +1600,8 @@ static int add_file(int fd, const char *path, pid_t pid)
 		find_debug(elf, pid ? path : realpath(path, whole) ?: "", pid);
 		f->symbols = elfsym_has_symtab(elf);
 		f->error = elfsym_each(elf, add_named, f);
-		if (!f->error && (!f->symbols || has_site(f, LIB_OPENSSL, DIR_READ, NULL))) {
+		if (!f->error && (!f->symbols || has_site(f, LIB_OPENSSL, DIR_READ, NULL) ||
+				  has_rustls(f, elf))) {
 			err = elfsym_tables(fd, add_unnamed, f);
 			if (err)
 				complain("not all is found", safe(path), "%s", elf_error(err));
@@ -1436,15 +1620,6 @@ static int add_file(int fd, const char *path, pid_t pid)
 		close(fd);
 	return nfiles - 1;
 }
-
-/* a line of /proc/PID/maps */
-struct mapping {
-	unsigned long start, end, offset;
-	unsigned int dev_major, dev_minor;
-	unsigned long ino;
-	bool executable;
-	char path[PATH_MAX];
-};
 
 static bool parse_mapping(const char *text, struct mapping *m)
 {
@@ -1528,74 +1703,6 @@ static int compare_seen(const void *a, const void *b)
 	if (x->dev_minor != y->dev_minor)
 		return x->dev_minor < y->dev_minor ? -1 : 1;
 	return (x->dev_major > y->dev_major) - (x->dev_major < y->dev_major);
-}
-
-/*
- * Files of a server that does not answer hold up whoever touches them, beyond the reach
- * of signals: a child tries it first.  Returns false if it does not come back.
- */
-#define SERVER_MS 2000
-
-static bool answers(const char *path)
-{
-	pid_t pid = fork();
-	struct pollfd pfd = {.events = POLLIN};
-	struct stat st;
-	char byte;
-	bool yes;
-	int fd;
-
-	if (!pid) {
-		fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
-		_exit(fd >= 0 && !fstat(fd, &st) && S_ISREG(st.st_mode) &&
-		      pread(fd, &byte, 1, 0) < 0);
-	}
-	if (pid < 0)
-		return true;
-	pfd.fd = syscall(SYS_pidfd_open, pid, 0);
-	yes = pfd.fd < 0 || poll(&pfd, 1, SERVER_MS) != 0;
-	close(pfd.fd);
-	if (!yes)
-		kill(pid, SIGKILL);
-	waitpid(pid, NULL, yes ? 0 : WNOHANG);
-	return yes;
-}
-
-static const char *const servers[] = {"nfs", "nfs4", "cifs", "smb3",   "ceph",	"afs",
-				      "9p",  "fuse", "gfs2", "lustre", "ocfs2", "autofs"};
-
-/* Is the file of a mapping on a file system that a server (or a program) stands behind? */
-static bool on_server(pid_t pid, const struct mapping *m)
-{
-	static unsigned int dev_major = -1, dev_minor;
-	static bool yes; /* of the device that was asked for last */
-	char path[64], type[32], *text = NULL, *end;
-	unsigned int major, minor;
-	size_t size = 0, i;
-	FILE *f;
-
-	if (m->dev_major == dev_major && m->dev_minor == dev_minor)
-		return yes;
-	snprintf(path, sizeof(path), "/proc/%d/mountinfo", pid);
-	f = fopen(path, "re");
-	if (!f)
-		return false;
-	dev_major = m->dev_major;
-	dev_minor = m->dev_minor;
-	yes = false;
-	while (getline(&text, &size, f) > 0) {
-		/* proc_pid_mountinfo(5): "36 35 98:0 / /mnt rw,noatime master:1 - ext3 ..." */
-		end = strstr(text, " - ");
-		if (!end || sscanf(text, "%*u %*u %u:%u", &major, &minor) != 2 ||
-		    major != dev_major || minor != dev_minor ||
-		    sscanf(end, " - %31[^. ]", type) != 1)
-			continue;
-		for (i = 0; i < ARRAY_SIZE(servers); i++)
-			yes |= !strcmp(type, servers[i]);
-	}
-	free(text);
-	fclose(f);
-	return yes;
 }
 
 /* Opens and reads the file of a mapping.  Returns its number in files[], or -errno. */

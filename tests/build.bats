@@ -45,16 +45,19 @@ copy_sources() {
 }
 
 @test "a tool that is missing is named, with its package" {
-	local output
+	local output library
 	copy_sources
 	output=$(make -C "$COPY" BPFTOOL=no-such-bpftool 2>&1) && fail 'it was built'
 	[[ $output == *'no-such-bpftool is missing: apt-get install bpftool'* ]] || fail "$output"
 	output=$(make -C "$COPY" CLANG=no-such-clang 2>&1) && fail 'it was built'
 	[[ $output == *'no-such-clang is missing: apt-get install clang'* ]] || fail "$output"
-	printf '%s\n' '#!/bin/sh' "[ \"\$2\" != liblzma ] && exec pkg-config \"\$@\"" >"$COPY/no-lzma"
-	chmod +x "$COPY/no-lzma"
-	output=$(make -C "$COPY" PKG_CONFIG=./no-lzma 2>&1) && fail 'it was built'
-	[[ $output == *'the library liblzma is missing: apt-get install liblzma-dev'* ]] || fail "$output"
+	for library in libbpf libelf liblzma; do
+		printf '%s\n' '#!/bin/sh' "[ \"\$2\" != $library ] && exec pkg-config \"\$@\"" >"$COPY/without"
+		chmod +x "$COPY/without"
+		output=$(make -C "$COPY" PKG_CONFIG=./without 2>&1) && fail 'it was built'
+		[[ $output == *"the library $library is missing: apt-get install $library-dev"* ]] ||
+			fail "$output"
+	done
 }
 
 @test "every file says its licence" {

@@ -237,28 +237,21 @@ trace_it() {
 	wait_target
 }
 
-# remarks FILE: what -L remarks on it
-remarks() {
-	"$TLSSNOOP" -L -l "$1" | sed -n "s|: $1\$||; s/^# - //p"
-}
-
-@test "what -L says of Rust" {
-	local rustc
-	rustc=$(strings "$PROGRAM" | sed -n 's/.*rustc version \([^ ]*\).*/\1/p' | head -n 1)
-	[[ -n $rustc ]]
-	remarks "$PROGRAM" >"$TRACE"
-	grep -qE "^rustls 0\.23\.[0-9]+ rustc $rustc read handle tables: the first choice$" "$TRACE"
-	grep -qE "^rustls 0\.23\.[0-9]+ rustc $rustc write encrypt tables: the first choice$" "$TRACE"
-	(($(wc -l <"$TRACE") == 2))
-	objcopy --strip-all "$PLUGIN" "$PROGRAM"
-	remarks "$PROGRAM" >"$TRACE"
-	grep -qE "^rustls 0\.21\.12 rustc $rustc read decrypt tables: there is no ExpectTraffic::handle,.*$" \
-		"$TRACE" || fail "$(<"$TRACE")"
-	nm "$WHOLE" | awk '$3 ~ /6handle17h|6handleC|7decrypt/ { print $3 }' >"$DIR/reads"
-	objcopy --strip-symbols="$DIR/reads" "$WHOLE" "$PROGRAM"
-	remarks "$PROGRAM" >"$TRACE"
-	grep -qE "^rustls 0\.23\.[0-9]+ rustc $rustc read - -: no function found$" "$TRACE" ||
-		fail "$(<"$TRACE")"
+@test "a server that does not answer, where debug files should be" {
+	debug_file
+	mv "$SYMBOLS" "$(by_build_id)"
+	# a file system without the program that should stand behind it
+	private "$PYTHON" - "$TLSSNOOP" -L -l "$PROGRAM" <<-'END' >"$TRACE" 2>"$SNOOP_ERR"
+		import ctypes, os, subprocess, sys
+		fuse = os.open("/dev/fuse", os.O_RDWR)
+		options = f"fd={fuse},rootmode=40000,user_id=0,group_id=0"
+		libc = ctypes.CDLL(None, use_errno=True)
+		if libc.mount(b"nobody", b"/usr/lib/debug", b"fuse", 0, options.encode()):
+		    sys.exit(os.strerror(ctypes.get_errno()))
+		sys.exit(subprocess.run(sys.argv[1:], timeout=60).returncode)
+	END
+	[[ $(awk '$2 == "rustls" { print $5 }' "$TRACE" | sort -u) == tables ]] || fail "$(<"$TRACE")"
+	[[ $(grep -c '/usr/lib/debug/.build-id: its file system does not answer$' "$SNOOP_ERR") == 1 ]]
 }
 
 # hide ADDRESS...: no table of the program leads to these functions any more
@@ -270,6 +263,59 @@ hide() {
 		for address in addresses: data = data.replace(int(address, 16).to_bytes(8, "little"), bytes(8))
 		open(path, "wb").write(data)
 	END
+}
+
+# strip_symbols PATTERN: the program without the symbols whose names match
+strip_symbols() {
+	nm "$PROGRAM" | awk -v pattern="$1" '$3 ~ pattern { print $3 }' >"$DIR/stripped"
+	[[ -s $DIR/stripped ]]
+	objcopy --strip-symbols="$DIR/stripped" "$PROGRAM"
+}
+
+@test "a symbol table that has only some of the functions" {
+	local pattern
+	# what the tables tell is there in any case, and nothing that is not in the whole table
+	"$TLSSNOOP" -L -l "$PROGRAM" | functions >"$DIR/least"
+	"$TLSSNOOP" -L -l "$WHOLE" | functions >"$DIR/most"
+	[[ $(cut -d ' ' -f 1,3 "$DIR/least" | uniq -c | xargs) == \
+		'4 read ExpectTraffic::handle 3 write MessageEncrypter::encrypt' ]]
+	for pattern in '6handle17h|7decrypt17h' 'ExpectTraffic.*6handle17h' 'MessageEncrypter.*7encrypt17h' \
+		'tls13.*MessageEncrypter.*7encrypt17h' 'rustls|Message(En|De)crypter'; do
+		cp "$WHOLE" "$PROGRAM"
+		strip_symbols "$pattern"
+		"$TLSSNOOP" -L -l "$PROGRAM" >"$TRACE"
+		grep -q ' tables ' "$TRACE"
+		functions <"$TRACE" >"$DIR/found"
+		[[ -z $(comm -23 "$DIR/least" "$DIR/found") && -z $(comm -13 "$DIR/most" "$DIR/found") ]] ||
+			fail "$pattern" "$(<"$TRACE")"
+	done
+	trace_it "$PROGRAM"
+}
+
+# remarks FILE: what -L remarks on it
+remarks() {
+	"$TLSSNOOP" -L -l "$1" | sed -n "s|: $1\$||; s/^# - //p"
+}
+
+@test "what -L says of Rust" {
+	local rustc reads
+	rustc=$(strings "$PROGRAM" | sed -n 's/.*rustc version \([^ ]*\).*/\1/p' | head -n 1)
+	[[ -n $rustc ]]
+	remarks "$PROGRAM" >"$TRACE"
+	grep -qE "^rustls 0\.23\.[0-9]+ rustc $rustc read handle tables: the first choice$" "$TRACE"
+	grep -qE "^rustls 0\.23\.[0-9]+ rustc $rustc write encrypt tables: the first choice$" "$TRACE"
+	(($(wc -l <"$TRACE") == 2))
+	objcopy --strip-all "$PLUGIN" "$PROGRAM"
+	remarks "$PROGRAM" >"$TRACE"
+	grep -qE "^rustls 0\.21\.12 rustc $rustc read decrypt tables: there is no ExpectTraffic::handle,.*$" \
+		"$TRACE" || fail "$(<"$TRACE")"
+	cp "$WHOLE" "$PROGRAM"
+	mapfile -t reads < <(nm "$WHOLE" | awk '$3 ~ /6handle17h|7decrypt/ { print $1 }')
+	hide "${reads[@]}"
+	strip_symbols '6handle17h|7decrypt'
+	remarks "$PROGRAM" >"$TRACE"
+	grep -qE "^rustls 0\.23\.[0-9]+ rustc $rustc read - -: no function found$" "$TRACE" ||
+		fail "$(<"$TRACE")"
 }
 
 @test "a cipher that cannot be decrypted is named, by -L too" {

@@ -57,17 +57,19 @@ tap() {
 }
 
 @test "a file of 200 MB with 500,000 functions" {
-	local file=$BATS_TEST_TMPDIR/big
+	local file=$BATS_TEST_TMPDIR/big most=100
+	# a sanitizer keeps what was freed, and a shadow of it all
+	! nm -D "$TLSSNOOP" | grep -q __asan_init || most=300
 	"$TESTS/elfsym_test" big "$file"
-	"$PYTHON" - "$TLSSNOOP" -L -l "$file" <<-'END' >"$file.measured"
+	"$PYTHON" - "$most" "$TLSSNOOP" -L -l "$file" <<-'END' >"$file.measured"
 		import resource, subprocess, sys, time
 		began = time.monotonic()
-		text = subprocess.run(sys.argv[1:], check=True, capture_output=True, text=True).stdout
+		text = subprocess.run(sys.argv[2:], check=True, capture_output=True, text=True).stdout
 		seconds = time.monotonic() - began
 		used = resource.getrusage(resource.RUSAGE_CHILDREN)
 		mib = used.ru_maxrss // 1024
 		print(f"{seconds:.2f} s, {used.ru_utime + used.ru_stime:.2f} of the processor, {mib} MiB")
-		sys.exit(text.count("SSL_read") != 1 or mib > 100)
+		sys.exit(text.count("SSL_read") != 1 or mib > int(sys.argv[1]))
 	END
 	echo "# $(<"$file.measured")" >&3
 }
