@@ -22,7 +22,8 @@ setup() {
 	DEBUG=$BATS_TEST_TMPDIR/debug		# what is /usr/lib/debug in the namespace
 	PROGRAM=$DIR/program
 	SYMBOLS=$DIR/program.debug
-	mkdir -p "$DIR" "$DEBUG"
+	OVER=$BATS_TEST_TMPDIR/over		# what makes room for it, where there is none
+	mkdir -p "$DIR" "$DEBUG" "$OVER"
 	objcopy --strip-all "$WHOLE" "$PROGRAM"
 }
 
@@ -37,7 +38,7 @@ private() {
 			mount -t tmpfs none "$1" && mkdir -p "$1/up/debug" "$1/work" &&
 				mount -t overlay -o "lowerdir=/usr/lib,upperdir=$1/up,workdir=$1/work" none /usr/lib
 		fi && mount --bind "$debug" /usr/lib/debug && shift && exec "$@"'
-		"$DEBUG" "$BATS_TEST_TMPDIR")
+		"$DEBUG" "$OVER")
 	"${PRIVATE[@]}" "$@"
 }
 

@@ -73,7 +73,7 @@ def descriptor(pid, address):
     ip, port = address
     local = socket.inet_aton(ip)[::-1].hex().upper() + f":{port:04X}"
     with open(f"/proc/{pid}/net/tcp", encoding="ascii") as table:
-        inode = next(row[9] for row in map(str.split, table) if row[1] == local)
+        inode = next(row[9] for row in map(str.split, table) if row[1] == local and row[9] != "0")
     for link in pathlib.Path(f"/proc/{pid}/fd").iterdir():
         if os.readlink(link) == f"socket:[{inode}]":
             return int(link.name)
