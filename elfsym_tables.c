@@ -759,68 +759,65 @@ static bool find_states(struct finder *f, const struct layout *l)
 /*
  * OpenSSL's SSL_METHOD
  *
- * {version, flags, mask, functions}: TLS_method and its client and server variants are
- * equal but for accept and connect, which confirms them.  Read and write are those of
- * SSL_read_ex and SSL_write_ex: (SSL *, buffer, length, size_t *done), 1 for success.
+ * {version, flags, mask, functions, enc, ...}: TLS_method, its client and server variants, and
+ * the same for one version each, all with the same read and write.  A linker may leave only
+ * one of them.  It is confirmed by enc, which points to {functions, label, its length, ...}
+ * with the label of the client's Finished message in TLS 1.2 (RFC 5246, 7.4.9).  Read and write are
+ * those of SSL_read_ex and SSL_write_ex: (SSL *, buffer, length, size_t *done), 1 for success.
+ * OpenSSL 1.1.0, whose are not, has its label elsewhere.
  */
 static const struct method {
-	uint64_t head[2];
 	unsigned int functions;
-	unsigned int accept; /* connect, read, peek and write come after it */
+	unsigned int read;  /* peek and write come after it */
+	unsigned int label; /* where enc has it */
 } methods[] = {
-	{{0x10000, 0}, 22, 3}, /* OpenSSL 1.1.1 to 3.1 */
-	{{0x10000, 0}, 25, 6}, /* from 3.2 on */
+	{22, 5, 6}, /* OpenSSL 1.1.1 to 3.1 */
+	{25, 8, 4}, /* from 3.2 on */
 };
 
-#define METHODS_MOST 32 /* candidates: three are usual */
+#define TLS_ANY	    0x10000 /* the version of TLS_method */
+#define TLS1	    0x301
+#define TLS1_3	    0x304
+#define METHOD_HEAD 16 /* bytes before the functions */
 
-static bool is_method(const struct image *im, const struct method *m, uint64_t address)
+static const char finished_label[16] = "client finished";
+
+static bool is_method(const struct image *im, const struct method *m, uint64_t functions)
 {
-	size_t i;
+	uint64_t enc = word(im, functions + 8 * m->functions);
+	uint64_t label = word(im, enc + 8 * m->label);
+	unsigned int i;
 
-	for (i = 0; i < ARRAY_SIZE(m->head); i++)
-		if (word(im, address + 8 * i) != m->head[i])
-			return false;
 	for (i = 0; i < m->functions; i++)
-		if (!text_of(im, word(im, address + sizeof(m->head) + 8 * i)))
+		if (!text_of(im, word(im, functions + 8 * i)))
 			return false;
-	return true;
-}
-
-static bool are_variants(const struct image *im, const struct method *m, uint64_t a, uint64_t b)
-{
-	unsigned int i, differ = 0;
-
-	for (i = 0; i < m->functions; i++) {
-		if (word(im, a + 8 * i) == word(im, b + 8 * i))
-			continue;
-		if (i != m->accept && i != m->accept + 1)
-			return false;
-		differ++;
-	}
-	return differ;
+	return word(im, enc + 8 * m->label + 8) == strlen(finished_label) &&
+	       word(im, label) == get64((const uint8_t *)finished_label) &&
+	       word(im, label + 8) == get64((const uint8_t *)finished_label + 8);
 }
 
 static void find_methods(struct finder *f, const struct method *m)
 {
 	const struct image *im = f->im;
-	uint64_t address, found[METHODS_MOST];
-	size_t i, k, n, nfound = 0;
+	uint64_t address, functions;
 	const uint8_t *w;
+	uint32_t version;
+	size_t i, k, n;
 
 	for (i = 0; i < im->ndata; i++) {
 		w = words_of(&im->data[i], &n, &address);
-		for (k = 0; k < n && nfound < METHODS_MOST; k++)
-			if (get64(w + 8 * k) == m->head[0] && is_method(im, m, address + 8 * k))
-				found[nfound++] = address + 8 * k + sizeof(m->head);
+		for (k = 0; k < n; k++) {
+			version = get64(w + 8 * k);
+			functions = address + 8 * k + METHOD_HEAD;
+			if ((version != TLS_ANY && (version < TLS1 || version > TLS1_3)) ||
+			    !is_method(im, m, functions))
+				continue;
+			add_hit(f, ELFSYM_SSL_READ, "SSL_METHOD",
+				word(im, functions + 8 * m->read));
+			add_hit(f, ELFSYM_SSL_WRITE, "SSL_METHOD",
+				word(im, functions + 8 * (m->read + 2)));
+		}
 	}
-	for (i = 0; i < nfound; i++)
-		for (k = 0; k < i; k++)
-			if (are_variants(im, m, found[i], found[k])) {
-				address = found[i] + 8 * m->accept;
-				add_hit(f, ELFSYM_SSL_READ, "SSL_METHOD", word(im, address + 16));
-				add_hit(f, ELFSYM_SSL_WRITE, "SSL_METHOD", word(im, address + 32));
-			}
 }
 
 /*

@@ -183,3 +183,9 @@ with_openssl() {
 @test "native-tls and the openssl crate, vendored" {
 	with_openssl "$VENDORED/tlssnoop-native-target"
 }
+
+@test "native-tls and the openssl crate, vendored and stripped" {
+	local copy=$BATS_TEST_TMPDIR/native
+	strip -o "$copy" "$VENDORED/tlssnoop-native-target"
+	with_openssl "$copy"
+}
