@@ -1,20 +1,26 @@
 #!/usr/bin/env bats
 # SPDX-License-Identifier: GPL-2.0-only
 #
-# rustup, a program with rustls that nobody built for us, under tlssnoop: its requests and the
-# replies of a server on loopback. Needs root, tlssnoop, openssl and an installed rustup.
+# Programs that nobody built for us, under tlssnoop: rustup with rustls, and the cargo that it
+# installs, with its own OpenSSL; their requests and the replies of a server on loopback. Needs root,
+# tlssnoop, openssl, binutils and an installed rustup: a distribution's cargo has the machine's libssl.
 # It must never ask a real release server, nor touch the user's toolchains.
 
 load lib
+
+setup() {
+	command -v rustup >/dev/null || skip 'rustup is not installed'
+}
 
 teardown() {
 	finish
 }
 
-# rustup_checks: with the rustup that is the first on PATH
-rustup_checks() {
+# asks rustup|cargo PROGRAM ARG...: see release_server.py
+asks() {
 	local server
-	start_target "$PYTHON" "$TESTS/rustup_server.py" "$BATS_TEST_TMPDIR"
+	echo "# traced: $2"
+	start_target "$PYTHON" "$TESTS/release_server.py" "$BATS_TEST_TMPDIR" "$@"
 	server=$TARGET_PID
 	TARGET_PID=$(<"$BATS_TEST_TMPDIR/pid")
 	start_tlssnoop -j -p "$TARGET_PID"
@@ -24,16 +30,42 @@ rustup_checks() {
 	compare json --stream
 }
 
+# stripped PROGRAM: sets STRIPPED, in a directory of its own
+stripped() {
+	mkdir "$BATS_TEST_TMPDIR/bin"
+	STRIPPED=$BATS_TEST_TMPDIR/bin/${1##*/}
+	strip -o "$STRIPPED" "$1"
+	nm "$STRIPPED" 2>&1 | grep -q 'no symbols'
+}
+
+# find_cargo: the one behind rustup's; sets CARGO and RUSTC
+find_cargo() {
+	CARGO=$(rustup which cargo) || skip 'rustup has installed no cargo'
+	RUSTC=$(rustup which rustc)
+	if ldd "$CARGO" | grep libssl; then
+		skip "$CARGO has the machine's OpenSSL"
+	fi
+}
+
 @test "rustup check" {
-	command -v rustup >/dev/null || skip 'rustup is not installed'
-	rustup_checks
+	asks rustup "$(command -v rustup)"
 }
 
 @test "rustup check, stripped" {
-	local dir=$BATS_TEST_TMPDIR/bin
-	command -v rustup >/dev/null || skip 'rustup is not installed'
-	mkdir "$dir"
-	strip -o "$dir/rustup" "$(command -v rustup)"
-	nm "$dir/rustup" 2>&1 | grep -q 'no symbols'
-	PATH=$dir:$PATH rustup_checks
+	stripped "$(command -v rustup)"
+	asks rustup "$STRIPPED"
+}
+
+@test "cargo fetch, with OpenSSL of its own" {
+	find_cargo
+	asks cargo "$CARGO" "$RUSTC"
+	grep -q '"lib":"openssl"' "$TRACE"
+}
+
+@test "cargo fetch, with OpenSSL of its own, stripped" {
+	find_cargo
+	stripped "$CARGO"
+	"$TLSSNOOP" -q -L -l "$STRIPPED" | grep -q ' tables .* ssl3_read '
+	asks cargo "$STRIPPED" "$RUSTC"
+	grep -q '"lib":"openssl"' "$TRACE"
 }
