@@ -9,8 +9,6 @@
 
 load lib
 
-BY=()	# the command that starts a target, if it is not started plainly
-
 setup_file() {
 	TARGETS=$("$BATS_TEST_DIRNAME/rustls/build" release)
 	export TARGETS
@@ -42,7 +40,7 @@ both_apart() {
 	wait_target
 	wait_pid 60 "${pid[server]}"
 	ended_well
-	"$PYTHON" "$TESTS/trace.py" pairs "$TRUTH.server" "$TRUTH.client"
+	pairs "$TRUTH.server" "$TRUTH.client"
 	one_of_them "$whole" "${pid[server]}" "$TRUTH.server"
 	one_of_them "$whole" "${pid[client]}" "$TRUTH.client" "${CLIENT_ALLOWANCE[@]}"
 }
@@ -116,9 +114,10 @@ tunnelled() {
 @test "TLS within TLS, 23 connections of rustls on one thread" {
 	local tls
 	for tls in 1.2 1.3; do
-		whole "--stream --inner-truth $TRUTH.inner" \
-			"$TARGETS/tunnel_target" --truth "$TRUTH" --tls "$tls" 23
-		"$PYTHON" "$TESTS/trace.py" pairs "$TRUTH.inner"
+		observe '-j -B 262144' "$TARGETS/tunnel_target" --tls "$tls" 23
+		pairs "$TRUTH"
+		pairs "$TRUTH.inner"
+		compare json --stream --inner-truth "$TRUTH.inner"
 	done
 }
 
@@ -162,15 +161,15 @@ in_the_middle() {
 }
 
 @test "10007 short connections: OpenSSL on sockets" {
-	whole '' "$TESTS/ssl_target" --truth "$TRUTH" --mode short 10007
+	traced_calls json '-j -B 262144' "$TESTS/ssl_target" --mode short 10007
 }
 
 @test "10007 short connections: OpenSSL on memory BIOs" {
-	whole '' "$TESTS/ssl_target" --truth "$TRUTH" --bio mem --mode short 10007
+	traced_calls json '-j -B 262144' "$TESTS/ssl_target" --bio mem --mode short 10007
 }
 
 @test "10007 short connections: rustls, tokio on one thread" {
-	whole --stream "$TARGETS/tokio_target" --truth "$TRUTH" --short 10007 both
+	traced_streams "$TARGETS/tokio_target" --short 10007 both
 }
 
 # start_addr ARG...: addr_target, through the command in the array BY if there is one
@@ -261,7 +260,7 @@ both_forked() {
 	local tls bio
 	for tls in 1.2 1.3; do
 		for bio in socket mem; do
-			whole '' "$TESTS/ssl_target" --truth "$TRUTH" --tls "$tls" --bio "$bio" --mode decoy
+			traced_calls json '-j -B 262144' "$TESTS/ssl_target" --tls "$tls" --bio "$bio" --mode decoy
 		done
 	done
 }

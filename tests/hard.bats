@@ -10,7 +10,6 @@
 
 load lib
 
-BY=()	# the command that starts the targets, if they are not started plainly
 NOBODY=(setpriv --reuid nobody --regid nogroup --clear-groups)
 
 teardown() {

@@ -23,6 +23,7 @@ WITNESS=$BATS_TEST_TMPDIR/witness	# what each of many processes says of itself
 LIBSSL=$(ldd "$TESTS/ssl_target" 2>/dev/null | awk '$1 ~ /^libssl/ { print $3 }') || :	# the demo has none
 SIZES=(1 8192 16385 1048576)	# of the files that nginx has
 
+BY=()	# the command that starts a target, if it is not started plainly
 STARTED=()	# pids of this test that nobody has waited for yet
 
 fail() {
@@ -145,65 +146,54 @@ compare() {
 		"${@:2}" "$TRACE"
 }
 
-# compare_streams WRITERS: WRITERS is the truth of those who wrote what the target has read
-compare_streams() {
-	((SNOOP_STATUS == 0)) || fail "tlssnoop ended with status $SNOOP_STATUS"
-	compare json --stream --peer-truth "$1"
+# pairs TRUTH...: each stream that one end wrote, another end has read
+pairs() {
+	"$PYTHON" "$TESTS/trace.py" pairs "$@"
 }
 
-# traced PROGRAM ARG...: trace one run with both ends of its connections
-traced() {
-	echo "# traced: $*"
-	start_target "$1" --truth "$TRUTH" "${@:2}"
-	start_tlssnoop -j -p "$TARGET_PID"
-	go
-	wait_target
-	wait_tlssnoop
-	"$PYTHON" "$TESTS/trace.py" pairs "$TRUTH"
-	compare_streams "$TRUTH"
-}
-
-# one_end COMPARE-OPTIONS COMMAND...: of its connections
-one_end() {
+# observe SNOOP-OPTIONS PROGRAM ARG...: one run of PROGRAM, started by BY, that keeps the truth;
+# sets TARGET_COMM
+observe() {
 	local options
 	read -r -a options <<<"$1"
 	echo "# traced: ${*:2}"
-	start_target "${@:2}"
-	start_tlssnoop -j -B 262144 -p "$TARGET_PID"
+	start_target "${BY[@]}" "$2" --truth "$TRUTH" "${@:3}"
+	TARGET_COMM=$(<"/proc/$TARGET_PID/comm")
+	start_tlssnoop "${options[@]}" -p "$TARGET_PID"
 	go
 	wait_target
 	ended_well
-	compare json "${options[@]}"
 }
 
-# whole COMPARE-OPTIONS COMMAND...: both ends of its connections
-whole() {
-	one_end "$@"
-	"$PYTHON" "$TESTS/trace.py" pairs "$TRUTH"
+# The next three are for a program that has both ends of its connections, and compare
+
+# traced_calls FORMAT SNOOP-OPTIONS PROGRAM ARG...: call by call
+traced_calls() {
+	observe "${@:2}"
+	pairs "$TRUTH"
+	compare "$1" --comm "$TARGET_COMM"
 }
 
-# with_every_tls COMMAND...: the streams, with both versions of TLS
+# traced PROGRAM ARG...: the streams, one line for each record
+traced() {
+	observe -j "$@"
+	pairs "$TRUTH"
+	compare json --stream --peer-truth "$TRUTH"
+}
+
+# traced_streams PROGRAM ARG...: the streams, where nobody knows the records
+traced_streams() {
+	observe '-j -B 262144' "$@"
+	pairs "$TRUTH"
+	compare json --stream
+}
+
+# with_every_tls PROGRAM ARG...: the streams, with both versions of TLS
 with_every_tls() {
 	local tls
 	for tls in 1.2 1.3; do
-		whole --stream "$1" --truth "$TRUTH" --tls "$tls" "${@:2}"
+		traced_streams "$1" --tls "$tls" "${@:2}"
 	done
-}
-
-# traced_calls FORMAT SNOOP-OPTIONS COMMAND...: trace one run of COMMAND and compare line by line
-traced_calls() {
-	local format=$1 options=() comm
-	read -r -a options <<<"$2"
-	echo "# traced: ${*:2}"
-	start_target "${@:3}" --truth "$TRUTH"
-	comm=$(<"/proc/$TARGET_PID/comm")
-	start_tlssnoop -p "$TARGET_PID" "${options[@]}"
-	go
-	wait_target
-	wait_tlssnoop
-	((SNOOP_STATUS == 0)) || fail "tlssnoop ended with status $SNOOP_STATUS"
-	"$PYTHON" "$TESTS/trace.py" pairs "$TRUTH"
-	compare "$format" --comm "$comm"
 }
 
 # make_certificate: once for all tests of a file; sets CERT and KEY. rustls wants no CA as server.

@@ -20,8 +20,10 @@ teardown() {
 talks() {
 	local directory=${2%/*}
 	[[ -e $2 ]] || fail "no library: $2"
-	LD_LIBRARY_PATH=$directory traced_calls json "-j -B 65536" /usr/bin/python3 \
-		"$TESTS/any_tls_target.py" --kind "$1" --library "$2" --key "$KEY" --cert "$CERT" "${@:4}"
+	# shellcheck disable=SC2034 # lib.bash looks at it
+	BY=(/usr/bin/python3)
+	LD_LIBRARY_PATH=$directory traced_calls json "-j -B 65536" "$TESTS/any_tls_target.py" \
+		--kind "$1" --library "$2" --key "$KEY" --cert "$CERT" "${@:4}"
 	grep -q "^version $3" "$TARGET_OUT" || fail "not $3:" "$(head -n 1 "$TARGET_OUT")"
 }
 

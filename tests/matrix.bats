@@ -29,20 +29,10 @@ table() {
 	"$PYTHON" "$TESTS/matrix/table.py" "$@"
 }
 
-start() {
-	start_target "$1" --truth "$TRUTH" "$BATS_FILE_TMPDIR/cert" "$BATS_FILE_TMPDIR/key"
-}
-
-# traced PROGRAM: the trace stays in $TRACE
-traced() {
-	echo "# traced: $1"
-	start "$1"
-	start_tlssnoop -j -p "$TARGET_PID"
-	go
-	wait_target
-	wait_tlssnoop
-	((SNOOP_STATUS == 0)) || fail "tlssnoop ended with status $SNOOP_STATUS"
-	"$PYTHON" "$TESTS/trace.py" pairs "$TRUTH"
+# traced_rustls PROGRAM: the trace stays in $TRACE
+traced_rustls() {
+	observe -j "$1" "$BATS_FILE_TMPDIR/cert" "$BATS_FILE_TMPDIR/key"
+	pairs "$TRUTH"
 	compare json --stream --peer-truth "$TRUTH" --lib rustls
 	if grep 'only one direction\|not all is seen' "$SNOOP_ERR"; then
 		return 1
@@ -66,7 +56,7 @@ mangled() {
 
 # refused PROGRAM: there is nothing to trace in it, and a message says why
 refused() {
-	start "$1"
+	start_target "$1" --truth "$TRUTH" "$BATS_FILE_TMPDIR/cert" "$BATS_FILE_TMPDIR/key"
 	run "$TLSSNOOP" -p "$TARGET_PID"
 	[[ $status -eq 1 && $output == *'rustls 0.19'*'its symbols are stripped'* ]] || fail "$output"
 	go
@@ -91,7 +81,7 @@ same_functions() {
 check_build() {
 	local program=$4 copy=$BATS_TEST_TMPDIR/stripped whole=$BATS_TEST_TMPDIR/whole
 	mangled "$3" "$program"
-	traced "$program"
+	traced_rustls "$program"
 	sources .symtab
 	mv "$TRACE" "$whole"
 	strip -o "$copy" "$program"
@@ -100,7 +90,7 @@ check_build() {
 		TRACE=-
 	else
 		same_functions "$program" "$copy" "$1"
-		traced "$copy"
+		traced_rustls "$copy"
 		sources tables
 	fi
 	table row "$1" "$2" "$3" "$whole" "$TRACE" >>"$BATS_FILE_TMPDIR/rows"
@@ -199,7 +189,7 @@ through_decrypt() {
 	local copy=$BATS_TEST_TMPDIR/target
 	in_between "$(program "$1" "$2")" "$copy"
 	for _ in whole stripped; do
-		traced "$copy"
+		traced_rustls "$copy"
 		[[ $(awk '$4 == "read" { print $7 }' "$BATS_TEST_TMPDIR/list" | sed 's/.*:://' | sort -u) == \
 			decrypt ]] || fail "$(cat "$BATS_TEST_TMPDIR/list")"
 		strip "$copy"

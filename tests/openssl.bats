@@ -105,10 +105,14 @@ lossless() {
 
 @test "python, blocking" {
 	make_certificate
-	traced_calls json -j "$PYTHON" "$TESTS/py_target.py" --cert "$CERT" --key "$KEY"
+	# shellcheck disable=SC2034 # lib.bash looks at it
+	BY=("$PYTHON")
+	traced_calls json -j "$TESTS/py_target.py" --cert "$CERT" --key "$KEY"
 }
 
 @test "python, 101 asyncio connections on one thread" {
 	make_certificate
-	traced_calls json -j "$PYTHON" "$TESTS/py_target.py" --cert "$CERT" --key "$KEY" --asyncio
+	# shellcheck disable=SC2034 # lib.bash looks at it
+	BY=("$PYTHON")
+	traced_calls json -j "$TESTS/py_target.py" --cert "$CERT" --key "$KEY" --asyncio
 }

@@ -55,7 +55,7 @@ path = "lib.rs"
 
 
 class Client:
-    """A program to be served: its command, directory, environment and pages, and what it ends with."""
+    """What is run, its environment, the pages that it may ask for, and the statuses of success."""
 
     def __init__(self, command, directory, env, pages, done=(0,)):
         self.command, self.directory, self.pages, self.done = command, directory, pages, done
@@ -98,8 +98,8 @@ def cargo(directory, url, cert, program, rustc):
     own.mkdir()
     (own / "lib.rs").touch()
     (own / "Cargo.toml").write_text(
-        PACKAGE.format(name="asking") + f'[dependencies]\n{CRATE} = {{version = "1", registry = "here"}}\n',
-        encoding="ascii")
+        PACKAGE.format(name="asking") +
+        f'[dependencies]\n{CRATE} = {{version = "1", registry = "here"}}\n', encoding="ascii")
     env = {"RUSTC": rustc, "CARGO_HTTP_CAINFO": str(cert),
            "CARGO_REGISTRIES_HERE_INDEX": f"sparse+{url}/index/"}
     packed = crate()
@@ -110,7 +110,8 @@ def cargo(directory, url, cert, program, rustc):
              "cksum": hashlib.sha256(packed).hexdigest()}).encode() + b"\n",
         f"/crates/{CRATE}/1.0.0/download": packed,
     }
-    return Client([program, "fetch", "--manifest-path", str(own / "Cargo.toml")], directory, env, pages)
+    command = [program, "fetch", "--manifest-path", str(own / "Cargo.toml")]
+    return Client(command, directory, env, pages)
 
 
 def tls_context(directory):

@@ -48,9 +48,9 @@ apart() {
 	go
 	wait_pid 120 "${pid[${peer[$side]}]}"
 	wait_target
-	wait_tlssnoop
-	"$PYTHON" "$TESTS/trace.py" pairs "$truth.server" "$truth.client"
-	compare_streams "$truth.${peer[$side]}"
+	ended_well
+	pairs "$truth.server" "$truth.client"
+	compare json --stream --peer-truth "$truth.${peer[$side]}"
 }
 
 # whichever_build DIRECTORY: what code generation could change

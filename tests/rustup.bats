@@ -2,8 +2,9 @@
 # SPDX-License-Identifier: GPL-2.0-only
 #
 # Programs that nobody built for us, under tlssnoop: rustup with rustls, and the cargo that it
-# installs, with its own OpenSSL; their requests and the replies of a server on loopback. Needs root,
-# tlssnoop, openssl, binutils and an installed rustup: a distribution's cargo has the machine's libssl.
+# installs, with its own OpenSSL; their requests and the replies of a server on loopback. Needs
+# root, tlssnoop, openssl, binutils and an installed rustup: a distribution's cargo has the
+# machine's libssl.
 # It must never ask a real release server, nor touch the user's toolchains.
 
 load lib

@@ -42,8 +42,8 @@ http() {
 	for version in 1 2; do
 		with_every_tls "$STACKS/http_target" "$1" "$version" 23
 	done
-	whole --stream "$STACKS/http_target" --truth "$TRUTH" --threads 4 "$1" 1 23
-	whole --stream "$STACKS/http_target" --truth "$TRUTH" --threads 4 "$1" 2 23
+	traced_streams "$STACKS/http_target" --threads 4 "$1" 1 23
+	traced_streams "$STACKS/http_target" --threads 4 "$1" 2 23
 }
 
 @test "hyper with hyper-rustls asks axum, HTTP/1.1 and HTTP/2" {
@@ -162,8 +162,8 @@ start_postgres() {
 	local tls
 	start_postgres
 	for tls in 1.2 1.3; do
-		one_end --stream "$STACKS/postgres_target" --truth "$TRUTH" --tls "$tls" \
-			"$POSTGRES_PORT" "$CERT" 503
+		observe '-j -B 262144' "$STACKS/postgres_target" --tls "$tls" "$POSTGRES_PORT" "$CERT" 503
+		compare json --stream
 	done
 	grep -q '"dir":"write".*SELECT REPEAT(.query 2;., 7)' "$TRACE"
 	jq -r 'select(.dir == "read") | .data // (.data_base64 | @base64d)' "$TRACE" |
@@ -172,8 +172,8 @@ start_postgres() {
 
 # with_openssl TARGET: both versions of TLS
 with_openssl() {
-	whole '' "$1" --truth "$TRUTH" "$CERT" "$KEY" 5
-	whole '' "$1" --truth "$TRUTH" --old "$CERT" "$KEY" 5
+	traced_calls json '-j -B 262144' "$1" "$CERT" "$KEY" 5
+	traced_calls json '-j -B 262144' "$1" --old "$CERT" "$KEY" 5
 }
 
 @test "native-tls and the openssl crate with the libssl of the machine" {
