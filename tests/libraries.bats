@@ -102,6 +102,19 @@ in_all_modes() {
 	in_all_modes
 }
 
+@test "a function with several names: every byte once" {
+	local text name aliases=()
+	linked
+	text=0x$(readelf --wide --sections "$STATIC" | sed -nE 's/.* \.text +PROGBITS +([0-9a-f]+) .*/\1/p')
+	for name in SSL_read SSL_write; do
+		aliases+=(--add-symbol "$name=.text:$((0x$(nm "$STATIC" | sed -nE "s/^(\\w+) T $name$/\\1/p") - text)),function,local")
+	done
+	objcopy "${aliases[@]}" "$STATIC"
+	(($(nm "$STATIC" | grep -c ' SSL_read$') == 2))
+	(($("$TLSSNOOP" -L -l "$STATIC" | grep -c ' SSL_read  ') == 1))
+	traced_calls json -j "$STATIC" --tls 1.3 --bio socket --mode edges
+}
+
 @test "OpenSSL in the executable, stripped" {
 	linked -s
 	"$TLSSNOOP" -L -l "$STATIC" | grep -q ' tables .* ssl3_read '

@@ -466,35 +466,65 @@ make_storm() {
 	compare_witnesses
 }
 
-@test "a file system that does not answer" {
-	local server begin name=${LIBSSL##*/}
+# start_hanging COUNT: so many processes with a libssl on a file system whose server, FUSE_PID, stops
+start_hanging() {
 	command -v bindfs || skip 'no bindfs'
 	mkdir real mounted
 	cp -L "$LIBSSL" real
 	bindfs -f real mounted 2>bindfs.stderr 3>&- &
-	server=$!
-	STARTED+=("$server")
-	UNDO+=("kill -CONT $server" "umount -l '$PWD/mounted'")
+	FUSE_PID=$!
+	STARTED+=("$FUSE_PID")
+	UNDO+=("kill -CONT $FUSE_PID" "umount -l '$PWD/mounted'")
 	eventually 10 mountpoint -q mounted || skip "no FUSE here: $(<bindfs.stderr)"
+	local i
+	for ((i = 0; i < $1; i++)); do
+		start_with mounted
+	done
+	kill -STOP "$FUSE_PID"
+}
+
+# let_go_unseen: the witnesses, to their end; nobody is to compare them
+let_go_unseen() {
+	local witness stdin
+	for witness in "${WITNESSES[@]}"; do
+		read -r _ stdin _ <<<"$witness"
+		echo go >&"$stdin"
+		wait_pid 30 "${witness%% *}"
+	done
+}
+
+@test "a file system that does not answer" {
+	local begin
 	start_nginx 1
-	start_with mounted
-	start_with mounted
-	kill -STOP "$server"
+	start_hanging 2
 	begin=$EPOCHSECONDS
 	start_machine
 	echo "# ready after $((EPOCHSECONDS - begin)) s" >&3
 	(($(grep -c "^tlssnoop: not looked at: $PWD/mounted/.*: its file system does not answer" "$SNOOP_ERR") >= 1)) ||
 		fail 'it does not say so'
 	fetch meanwhile /n/meanwhile
-	kill -CONT "$server"
+	kill -CONT "$FUSE_PID"
 	fetch after /n/after
 	stop_machine
-	for server in "${WITNESSES[@]}"; do	# they work, and are not seen
-		read -r _ begin _ <<<"$server"
-		echo go >&"$begin"
-		wait_pid 30 "${server%% *}"
-	done
+	let_go_unseen
 	compare_witnesses --server "${WORKERS[0]}"
+}
+
+@test "a look at all processes that takes long is shown on a terminal, and nowhere else" {
+	start_hanging 1
+	timeout 60 "$PYTHON" "$TESTS/terminal.py" \
+		expect '\rtlssnoop: looked at [0-9]+ of [0-9]+ processes' expect '\r\x1b\[K' \
+		expect 'Tracing all processes' send '\x03' -- "$TLSSNOOP" -o "$TRACE" >"$TARGET_OUT" ||
+		fail "$(<"$TARGET_OUT")"
+	timeout 60 "$PYTHON" "$TESTS/terminal.py" expect 'does not answer' expect Tracing send '\x03' \
+		-- "$TLSSNOOP" -q -o "$TRACE" >"$TARGET_OUT" || fail "$(<"$TARGET_OUT")"
+	! grep -q 'looked at [0-9]' "$TARGET_OUT" || fail 'with -q'
+	start_machine
+	stop_machine
+	grep -q 'does not answer' "$SNOOP_ERR"
+	! grep -q 'looked at [0-9]' "$SNOOP_ERR" || fail 'no terminal'
+	kill -CONT "$FUSE_PID"
+	let_go_unseen
 }
 
 @test "a program of a gigabyte" {
@@ -546,4 +576,55 @@ make_storm() {
 	stop_machine
 	compare_witnesses
 	[[ $(jq -s 'map(select(.comm != "curl")) | length' "$TRACE") == 0 ]]
+}
+
+@test "what others send does not even fill the ring" {
+	local filter lost
+	for filter in '' "-u 4242" "-n nobody-has-it"; do
+		start_target "$TESTS/ssl_target" --bio mem --mode bulk 101 8192 --truth "$TRUTH"
+		# shellcheck disable=SC2086 # an option and its argument
+		start_tlssnoop -B 64 $filter
+		kill -STOP "$SNOOP_PID"
+		go
+		wait_target
+		kill -CONT "$SNOOP_PID"
+		stop_machine
+		lost=$(sed -nE 's/^tlssnoop: .* bytes, ([0-9]+) lost.*/\1/p' "$SNOOP_ERR")
+		if [[ $filter ]]; then
+			grep -q '^tlssnoop: 0 chunks, 0 bytes, 0 lost$' "$SNOOP_ERR" ||
+				fail "$filter: $(tail -n 2 "$SNOOP_ERR")"
+		else
+			((lost > 300)) || fail "the ring holds it all: $lost lost"
+		fi
+	done
+}
+
+# lists PID FUNCTION: -L has it
+lists() {
+	grep -qE "^$1 .* $2 +/" "$TRACE" || fail "pid $1: no $2"
+}
+
+@test "-L for the whole machine, and for a process and its children" {
+	local ssl rustls shell child
+	start_witness "$TESTS/ssl_target" --mode edges --truth TRUTH
+	ssl=$TARGET_PID
+	start_witness "$RELEASE/std_target" --truth TRUTH edges
+	rustls=$TARGET_PID
+	"$TLSSNOOP" -L >"$TRACE" 2>"$SNOOP_ERR"
+	lists "$ssl" SSL_read
+	lists "$ssl" SSL_write_ex
+	lists "$rustls" MessageEncrypter::encrypt
+	! grep -q "^$$ " "$TRACE" || fail 'bash has no TLS'
+	# shellcheck disable=SC2016 # for sh
+	start_target sh -c '"$@"; true' sh sh -c '"$@"; true' sh \
+		"$TESTS/ssl_target" --truth "$TRUTH" --mode edges
+	shell=$TARGET_PID
+	child=$(innermost "$shell")
+	"$TLSSNOOP" -L -p "$shell" >"$TRACE" 2>"$SNOOP_ERR" && fail 'the shell has no TLS'
+	"$TLSSNOOP" -L -f -p "$shell" >"$TRACE" 2>"$SNOOP_ERR"
+	lists "$child" SSL_read
+	! grep -qE "^($ssl|$rustls) " "$TRACE" || fail 'others'
+	go
+	wait_target
+	let_go_unseen
 }
