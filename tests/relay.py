@@ -7,7 +7,7 @@ In: one TLS connection after the other, or many at once; each gets its own one t
 that is the relay's peer (client) or the relay's own (towards the server):
     PORT.write, PORT.read   the bytes that the program there wrote and read
     PORT.owner              "PID FD" of its socket, as /proc says while it is open
-With --starttls mysql, what MariaDB's protocol says before TLS passes first, and is not kept.
+With --starttls, what that protocol says before TLS passes first, and is not kept.
 It ends when --connections of them are over. It must never change a byte, and keeps a byte before
 it passes it on.
 """
@@ -25,6 +25,17 @@ MAX_SECONDS = 120
 BLOCK = 65536
 
 
+def holders(inode):
+    """"PID FD" of each process that has this socket."""
+    for process in pathlib.Path("/proc").glob("[0-9]*"):
+        try:
+            for link in (process / "fd").iterdir():
+                if os.readlink(link) == f"socket:[{inode}]":
+                    yield f"{process.name} {link.name}\n"
+        except (FileNotFoundError, ProcessLookupError, PermissionError):
+            pass    # gone meanwhile, or none that even root may look at
+
+
 def socket_owner(local, remote):
     """PID and fd of the TCP socket between these two ports of 127.0.0.1."""
     wanted = f":{local:04X}", f":{remote:04X}"
@@ -32,15 +43,10 @@ def socket_owner(local, remote):
             for line in open(f"/proc/net/{name}", encoding="ascii")]
     inode = next(row[9] for row in rows
                  if all(end.endswith("0100007F" + port) for end, port in zip(row[1:3], wanted)))
-    for process in pathlib.Path("/proc").glob("[0-9]*"):
-        try:
-            if os.getsid(int(process.name)) != os.getsid(0):
-                continue    # not of this test
-            for link in (process / "fd").iterdir():
-                if os.readlink(link) == f"socket:[{inode}]":
-                    return f"{process.name} {link.name}\n"
-        except (FileNotFoundError, ProcessLookupError, PermissionError):
-            pass    # gone meanwhile, or none that even root may look at
+    while len(found := list(holders(inode))) > 1:
+        pass    # a server that forks for each connection is about to close its own
+    if found:
+        return found[0]
     raise LookupError(f"nobody has the socket from port {local} to port {remote}")
 
 
@@ -82,12 +88,20 @@ class Relay:
             data += part
         return data
 
+    async def packet(self, sock):
+        """Of MariaDB: its length in 3 bytes, and its number."""
+        head = await self.receive(sock, 4)
+        return head + await self.receive(sock, int.from_bytes(head[:3], "little"))
+
     async def before_tls(self, client, server):
-        """The server's greeting and the client's wish for TLS: packets with a length of 3 bytes."""
-        for end, other in (server, client), (client, server):
-            head = await self.receive(end, 4)
-            packet = head + await self.receive(end, int.from_bytes(head[:3], "little"))
-            await asyncio.get_running_loop().sock_sendall(other, packet)
+        """MariaDB: a greeting, then the client's wish for TLS; PostgreSQL: the wish, then "S"."""
+        send = asyncio.get_running_loop().sock_sendall
+        if self.args.starttls == "mysql":
+            await send(client, await self.packet(server))
+            await send(server, await self.packet(client))
+        else:
+            await send(server, await self.receive(client, 8))
+            await send(client, await self.receive(server, 1))
 
     async def relay(self, sock):
         loop = asyncio.get_running_loop()
@@ -149,7 +163,7 @@ def main():
     parser.add_argument("--upstream", type=int, required=True, metavar="PORT")
     parser.add_argument("--account", required=True, metavar="DIRECTORY")
     parser.add_argument("--connections", type=int, default=1)
-    parser.add_argument("--starttls", choices=["mysql"], help="what comes before TLS")
+    parser.add_argument("--starttls", choices=["mysql", "postgres"], help="what comes before TLS")
     parser.add_argument("--alpn", help="the protocol to offer and to take")
     args = parser.parse_args()
     signal.alarm(MAX_SECONDS)   # a stuck run ends by itself

@@ -3,8 +3,8 @@
 #
 # TLS as Rust programs have it: below a library for HTTP, gRPC, WebSocket or SQL, with rustls or
 # OpenSSL. Truth comes from a witness between library and TLS in the same process, or where both
-# ends hide their TLS from a relay between them. The databases are real servers. Needs root,
-# mariadbd, PostgreSQL, a cargo that tests/rustls/build accepts, a C compiler for OpenSSL, and
+# ends hide their TLS from a relay between them. The databases are real servers, with their own
+# clients too. Needs root, MariaDB, PostgreSQL, a cargo that tests/rustls/build accepts, a C compiler for OpenSSL, and
 # tlssnoop; the first build takes minutes and fetches crates.
 # It must never pass without having compared both directions of every connection.
 
@@ -143,7 +143,7 @@ start_mariadb() {
 	compare_account json "$TARGET_PID" "$MARIADB_PID"
 }
 
-# start_postgres: sets POSTGRES_PORT; its user is "tester"
+# start_postgres: sets POSTGRES_PID and POSTGRES_PORT; its user is "tester"
 start_postgres() {
 	local err=$BATS_TEST_TMPDIR/postgres.stderr bin
 	bin=$(dirname "$(find /usr/lib/postgresql -name initdb -print -quit)")
@@ -154,8 +154,10 @@ start_postgres() {
 	(LC_ALL=C as_nobody "$bin/postgres" -D "$SERVER_DIR/data" -p "$POSTGRES_PORT" -h 127.0.0.1 \
 		-c unix_socket_directories= -c ssl=on -c ssl_cert_file="$SERVER_DIR/cert.pem" \
 		-c ssl_key_file="$SERVER_DIR/key.pem") 2>"$err" &
-	STARTED+=("$!")
-	line_comes 'ready to accept connections' "$err" "$!" || fail 'no postgres' "$(cat "$err")"
+	POSTGRES_PID=$!
+	STARTED+=("$POSTGRES_PID")
+	line_comes 'ready to accept connections' "$err" "$POSTGRES_PID" ||
+		fail 'no postgres' "$(cat "$err")"
 }
 
 @test "tokio-postgres and PostgreSQL, 503 queries on 5 connections" {
@@ -168,6 +170,77 @@ start_postgres() {
 	grep -q '"dir":"write".*SELECT REPEAT(.query 2;., 7)' "$TRACE"
 	jq -r 'select(.dir == "read") | .data // (.data_base64 | @base64d)' "$TRACE" |
 		grep -q 'query 2;query 2;'
+}
+
+# make_queries: a file of SQL, and one with the rows that it gives
+make_queries() {
+	local i long
+	long=$(seq 100000 | head -c 100003 | tr '\n' ' ')
+	for ((i = 0; i < 101; i++)); do
+		echo "SELECT REPEAT('query $i;', 7);"
+	done >"$BATS_TEST_TMPDIR/queries"
+	for ((i = 0; i < 101; i++)); do
+		printf "query $i;%.0s" {1..7}
+		echo
+	done >"$BATS_TEST_TMPDIR/rows"
+	echo "SELECT '$long';" >>"$BATS_TEST_TMPDIR/queries"
+	echo "$long" >>"$BATS_TEST_TMPDIR/rows"
+}
+
+# start_waiting COMMAND...: a program that gets to work as soon as it is started
+start_waiting() {
+	# shellcheck disable=SC2016 # for sh
+	start_target sh -c 'echo ready; read line; exec "$@"' sh "$@"
+}
+
+# owners: pids of both ends of all connections that the relay knows
+owners() {
+	cut -d ' ' -f 1 "$ACCOUNT"/*.owner | sort -u
+}
+
+@test "psql and PostgreSQL, byte for byte, a process for each connection (-f)" {
+	local tls client pids
+	make_queries
+	start_postgres
+	for tls in 1.2 1.3; do
+		start_relay "$POSTGRES_PORT" --starttls postgres
+		start_waiting env PGGSSENCMODE=disable PGSSLMODE=verify-full "PGSSLROOTCERT=$CERT" \
+			"PGSSLMAXPROTOCOLVERSION=TLSv$tls" "PGPORT=$RELAY_PORT" PGHOST=127.0.0.1 \
+			psql --no-psqlrc -U tester -At -f "$BATS_TEST_TMPDIR/queries" postgres
+		client=$TARGET_PID
+		start_tlssnoop -j -f -p "$POSTGRES_PID,$client"
+		go
+		wait_target
+		tail -n +2 "$TARGET_OUT" | diff - "$BATS_TEST_TMPDIR/rows"
+		wait_relay
+		stop_tlssnoop
+		mapfile -t pids < <(owners)
+		[[ ${#pids[@]} == 2 && " ${pids[*]} " == *" $client "* && " ${pids[*]} " != *" $POSTGRES_PID "* ]]
+		compare_account json "${pids[@]}"
+		rm -r "$ACCOUNT"
+	done
+}
+
+@test "mariadb and MariaDB, byte for byte, among all processes of the machine" {
+	local tls client
+	make_queries
+	start_mariadb
+	for tls in 1.2 1.3; do
+		start_relay "$MARIADB_PORT" --starttls mysql
+		start_waiting mariadb --no-defaults --protocol=tcp -h 127.0.0.1 -P "$RELAY_PORT" -u tester \
+			--ssl-ca="$CERT" --ssl-verify-server-cert --tls-version="TLSv$tls" -N -B \
+			-e "source $BATS_TEST_TMPDIR/queries"
+		client=$TARGET_PID
+		start_tlssnoop -j -B 65536
+		go
+		wait_target
+		tail -n +2 "$TARGET_OUT" | diff - "$BATS_TEST_TMPDIR/rows"
+		wait_relay
+		stop_tlssnoop
+		jq -c "select(.pid == $client or .pid == $MARIADB_PID)" "$TRACE" >"$TRACE.both"
+		TRACE=$TRACE.both compare_account json "$client" "$MARIADB_PID"
+		rm -r "$ACCOUNT"
+	done
 }
 
 # with_openssl TARGET: both versions of TLS
