@@ -826,7 +826,7 @@ static struct object *object_of(struct process *p, struct socket *s, struct thre
 			continue;
 		if (p->has_openssl && !w->chunk.hidden && r.length == ALERT_SIZE + CIPHER_TLS13)
 			continue;
-		if (o->before_loss == s->inode && !is_taken(s, o))
+		if ((o->before_loss == s->inode || o->candidate == s->inode) && !is_taken(s, o))
 			return o;
 		if (!t || w->chunk.fact.tid != t->tid) {
 			theirs++;
