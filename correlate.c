@@ -93,7 +93,7 @@ struct socket {
 	size_t nrecords;
 	__u8 cipher;	 /* enum cipher */
 	bool changed[2]; /* the last record, by direction, was: from now on encrypted */
-	__u64 half;	 /* plaintext that may be left of the one read last */
+	__u64 half[2];	 /* plaintext that may be left of the one read last, by its inner */
 	__u64 unknown;	 /* bytes behind those that were not looked at */
 	size_t offered;	 /* records at the head of its next write that it refused before */
 	int fd[2];	 /* used last, by direction; -1: none */
@@ -895,14 +895,34 @@ static struct object *inner_of(struct process *p, struct object *outer, struct t
 	return o != outer && unbound(o, outer->socket, r) ? o : NULL;
 }
 
-/* A record came in.  If nobody reads them the oldest are not waited for. */
+static void drop_record(struct socket *s, struct record *r)
+{
+	s->nrecords--;
+	memmove(r, r + 1, (s->records + s->nrecords - r) * sizeof(*r));
+}
+
+/* A record came in.  If nobody reads them the oldest are not told apart any more. */
 static void push_record(struct socket *s, struct record r)
 {
 	if (r.ctype != CTYPE_APPDATA)
 		return;
-	if (s->nrecords == RECORDS_KEPT)
-		memmove(s->records, s->records + 1, --s->nrecords * sizeof(*s->records));
+	if (s->nrecords == RECORDS_KEPT) {
+		s->unknown += HEADER_SIZE + s->records[0].length;
+		drop_record(s, s->records);
+	}
 	s->records[s->nrecords++] = r;
+}
+
+/* The record that came in last, of the one session or the other of TLS inside TLS, if its
+ * end was still to come; else NULL */
+static struct record *unfinished(struct socket *s, bool inner)
+{
+	size_t i = s->nrecords;
+
+	while (i-- > 0)
+		if (s->records[i].inner == inner)
+			return s->records[i].partial ? &s->records[i] : NULL;
+	return NULL;
 }
 
 /* The record with this number was read; those before it held no application data, unless
@@ -922,13 +942,16 @@ static void look_inside(struct process *p, struct object *outer, struct thread *
 			const struct chunk *c, __u64 now)
 {
 	__u64 at = outer->inner_left[c->dir];
-	struct record r;
+	struct record r, *before;
 	struct object *o;
 	const __u8 *h;
 
 	outer->inner_left[c->dir] = 0;
 	if (!outer->socket)
 		return;
+	before = c->dir == DIR_READ ? unfinished(outer->socket, true) : NULL;
+	if (before && at <= c->len)
+		before->partial = false;
 	while (at + HEADER_SIZE <= c->captured) {
 		h = c->data + at;
 		if (h[0] < 20 || h[0] > CTYPE_APPDATA || h[1] != 3 || h[2] > 4)
@@ -938,6 +961,7 @@ static void look_inside(struct process *p, struct object *outer, struct thread *
 			.inner = true,
 			.length = h[3] << 8 | h[4],
 		};
+		r.partial = at + HEADER_SIZE + r.length > c->len;
 		if (c->dir == DIR_READ)
 			push_record(outer->socket, r);
 		o = c->dir == DIR_WRITE ? inner_of(p, outer, t, r) : NULL;
@@ -1003,16 +1027,16 @@ static void push_place(struct socket *s, __u64 addr, __u64 bytes)
 static void received(struct socket *s, struct thread *t, const struct io *io)
 {
 	__u64 at = io->lead, front = io->addr;
-	struct record r;
+	struct record r, *before = unfinished(s, false);
 	bool first;
 	size_t i;
 
-	if (s->nrecords && s->records[s->nrecords - 1].partial) {
-		front += at - HEADER_SIZE - s->records[s->nrecords - 1].length;
+	if (before) {
+		front += at - HEADER_SIZE - before->length;
 		if (at <= io->bytes)
-			s->records[s->nrecords - 1].partial = false;
+			before->partial = false;
 		if (!at) /* its end went by splice() */
-			s->nrecords--;
+			drop_record(s, before);
 	}
 	if (at && at <= io->bytes)
 		push_place(s, io->addr + at, 0);
@@ -1042,24 +1066,24 @@ static void received(struct socket *s, struct thread *t, const struct io *io)
 /*
  * Did s receive a record that holds this plaintext?  If take, it is read with that; those
  * before it held no application data.  rustls gives one record at a time, OpenSSL one
- * in any number of pieces.
+ * in any number of pieces.  inner: of the inner session of TLS inside TLS.
  */
-static bool came_on(struct socket *s, const struct chunk *c, bool take)
+static bool came_on(struct socket *s, const struct chunk *c, bool inner, bool take)
 {
 	bool pieces = c->lib != LIB_RUSTLS;
 	size_t i;
 
-	if (pieces && s->half >= c->len) {
-		s->half -= take ? c->len : 0;
+	if (pieces && s->half[inner] >= c->len) {
+		s->half[inner] -= take ? c->len : 0;
 		return true;
 	}
 	for (i = 0; i < s->nrecords; i++) {
 		struct record r = s->records[i];
 
-		if (r.partial || (pieces ? r.length < c->len + TAG_SIZE : !fits(c, r)))
+		if (r.partial || r.inner != inner || (pieces ? r.length < c->len + TAG_SIZE : !fits(c, r)))
 			continue;
 		if (take) {
-			s->half = pieces ? r.length - TAG_SIZE - c->len : 0;
+			s->half[inner] = pieces ? r.length - TAG_SIZE - c->len : 0;
 			pop_record(s, i);
 		}
 		return true;
@@ -1115,39 +1139,48 @@ static struct socket *received_in_place(struct process *p, const struct chunk *c
 	return NULL;
 }
 
-/* A record that s received whole, of exactly this plaintext, and that nobody has read yet */
-static struct record *record_like(struct socket *s, const struct chunk *like)
+/* Did s receive a whole record of exactly this plaintext that nobody has read yet? */
+static bool has_record(struct socket *s, const struct chunk *like, bool inner)
 {
 	size_t i;
 
 	for (i = 0; i < s->nrecords; i++)
-		if (!s->records[i].partial && fits(like, s->records[i]))
-			return &s->records[i];
-	return NULL;
+		if (s->records[i].inner == inner && !s->records[i].partial &&
+		    fits(like, s->records[i]))
+			return true;
+	return false;
 }
 
 /* Is it known whose the records are that s receives, and not o's?  weak: or supposed */
-static bool has_reader(struct socket *s, struct object *o, bool weak)
+static bool has_reader(struct socket *s, struct object *o, bool inner, bool weak)
 {
 	struct object *other;
 
 	LIST_FOREACH(other, &s->objects, bound)
-		if (other != o && (weak || !other->weak) && !other->inner &&
+		if (other != o && (weak || !other->weak) && other->inner == inner &&
 		    (other->reads || !other->is_rustls))
 			return true;
 	return false;
 }
 
+/* Has s a record of this length that may be o's, as no other object reads it?  weak: none that
+ * is supposed to */
+static bool has_unread(struct socket *s, struct object *o, const struct chunk *like, bool inner,
+		       bool weak)
+{
+	return has_record(s, like, inner) && !has_reader(s, o, inner, weak);
+}
+
 /*
  * Order alone: was it on s, on which this thread received last, that this plaintext came?
  * Then a whole record of its length did, and none on another socket that waits to be read.
- * OpenSSL gives a record in any number of pieces, which must make it whole.
+ * OpenSSL gives a record in any number of pieces, which must make it whole.  Sets *inner
+ * if it is the inner session's of TLS inside TLS.
  */
 static bool came_last_on(struct process *p, struct object *o, struct socket *s, struct thread *t,
-			 const struct chunk *chunk)
+			 const struct chunk *chunk, bool *inner)
 {
 	struct chunk like = *chunk;
-	struct record *r;
 	struct socket *other;
 
 	if (chunk->lib != LIB_RUSTLS) {
@@ -1156,12 +1189,13 @@ static bool came_last_on(struct process *p, struct object *o, struct socket *s, 
 		o->pieces_after = t->received_at;
 		like.len = o->pieces += chunk->len;
 	}
-	r = record_like(s, &like);
-	if (!r || (!r->inner && has_reader(s, o, false)))
+	*inner = has_unread(s, o, &like, true, false);
+	if (!*inner && !has_unread(s, o, &like, false, false))
 		return false;
 	TAILQ_FOREACH(other, &p->correlator->sockets, used)
-		if (other->process == p && other != s && record_like(other, &like) &&
-		    !has_reader(other, o, true))
+		if (other->process == p && other != s &&
+		    (has_unread(other, o, &like, true, true) ||
+		     has_unread(other, o, &like, false, true)))
 			return false;
 	return true;
 }
@@ -1175,19 +1209,20 @@ static bool decide_read(struct process *p, struct object *o, struct thread *t,
 	bool may_come = chunk->lib != LIB_RUSTLS || o->candidate || o->before_loss ||
 			!TAILQ_EMPTY(&o->waiting);
 	struct socket *s = NULL;
+	bool inner;
 
-	if (o->weak && !came_on(o->socket, chunk, false))
+	if (o->weak && !came_on(o->socket, chunk, o->inner, false))
 		unbind(o);
-	if (chunk->lib == LIB_RUSTLS && (!o->socket || o->weak))
+	if (chunk->lib == LIB_RUSTLS && (!o->socket || (o->weak && !o->inner)))
 		s = received_in_place(p, chunk);
 	/*
 	 * The place is sure if such a record came in; if it speaks against the order it
 	 * may be chance, as rustls up to 0.22 copies: then it is better not to say.
 	 */
-	if (s) {
-		if (s == last && came_on(s, chunk, false))
-			bind(o, s, chunk->fact.time);
-	} else if (!o->socket && last && !t->early && came_last_on(p, o, last, t, chunk)) {
+	if (s && s == last && came_on(s, chunk, false, false)) {
+		bind(o, s, chunk->fact.time);
+	} else if ((!s || s == last) && !o->socket && last && !t->early &&
+		   came_last_on(p, o, last, t, chunk, &inner)) {
 		/*
 		 * Plaintext of a connection that is older than the tracing, or than a
 		 * loss, may have been received before: then once is chance, twice is not.
@@ -1195,6 +1230,7 @@ static bool decide_read(struct process *p, struct object *o, struct thread *t,
 		if (last->since || last->inode == o->candidate || last->inode == o->before_loss) {
 			bind(o, last, chunk->fact.time);
 			o->weak = true;
+			o->inner = inner;
 		}
 		may_come = true;
 		o->candidate = last->inode;
@@ -1202,9 +1238,9 @@ static bool decide_read(struct process *p, struct object *o, struct thread *t,
 	}
 	if (o->socket) {
 		o->reads = true;
-		came_on(o->socket, chunk, true);
+		came_on(o->socket, chunk, o->inner, true);
 	} else if (last && chunk->lib == LIB_RUSTLS) {
-		came_on(last, chunk, true); /* most likely, and nobody shall wait for it */
+		came_on(last, chunk, has_record(last, chunk, true), true); /* most likely, and nobody shall wait for it */
 	}
 	return o->socket || !may_come;
 }

@@ -233,6 +233,26 @@ static void part(int tid, __u64 key, const char *text, __u64 at, __u64 len, __u6
 	free(c);
 }
 
+/* Plaintext of the outer session of TLS inside TLS: the header of an inner record at its front */
+static void decrypt_record(int tid, __u64 key, __u64 len, __u64 addr, __u16 inner)
+{
+	__u8 header[] = {23, 3, 3, inner >> 8, inner & 255};
+	struct chunk *c = calloc(1, sizeof(*c) + sizeof(header));
+
+	if (!c)
+		abort();
+	c->key = key;
+	c->addr = addr;
+	c->off = ++number;
+	c->len = c->part_len = len;
+	c->captured = sizeof(header);
+	c->lib = LIB_RUSTLS;
+	c->dir = DIR_READ;
+	memcpy(c->data, header, sizeof(header));
+	give(&c->fact, FACT_CHUNK, tid, -1, 0);
+	free(c);
+}
+
 /* The checks */
 
 static void check_nested(void)
@@ -523,6 +543,40 @@ static void check_reads(void)
 	correlate_flush(correlator);
 	ok(!strcmp(out, "1:3"), "one record in two receives");
 	correlate_free(correlator);
+}
+
+static void check_inner(void)
+{
+	begin();
+	hello(1, 3, 103);
+	received(1, 3, 103, 0x1000, 5 + 1022 + TLS13);
+	decrypt_record(1, 0xa, 1022, 0x1005, 1000 + TLS13);
+	decrypt(1, 0xb, 1000, 0x55000);
+	expect("1:3 2:3", "TLS inside TLS: the outer record in place, the inner one by order");
+	received(1, 3, 103, 0x1000, 5 + 1022 + TLS13);
+	received_part(1, 3, 103, 0x1000 + 5 + 1022 + TLS13, 500, 1000 + TLS13);
+	decrypt_record(1, 0xa, 1022, 0x1005, 1000 + TLS13);
+	received_part(1, 3, 103, 0x1000 + 5 + 1022 + TLS13 + 500, 5 + 1000 + TLS13 - 500, 0);
+	decrypt(1, 0xa, 1000, 0x1000 + 5 + 1022 + TLS13 + 5);
+	decrypt(1, 0xb, 1000, 0x55000);
+	end("3:3 4:3 5:3", "... an outer record like the inner one, whose end came after that");
+
+	begin();
+	hello(1, 3, 103);
+	hello(1, 4, 104);
+	received(1, 3, 103, 0x1000, 5 + 1022 + TLS13);
+	decrypt_record(1, 0xa, 1022, 0x1005, 1000 + TLS13);
+	received(1, 4, 104, 0x9000, 5 + 1022 + TLS13);
+	decrypt_record(1, 0xc, 1022, 0x9005, 1000 + TLS13);
+	decrypt(1, 0xb, 1000, 0x55000);
+	end("1:3 2:4 3:-", "two connections have such an inner record, and nobody has read it");
+
+	begin();
+	hello(1, 3, 103);
+	received(1, 3, 103, 0x1000, 5 + 600 + TLS13);
+	decrypt_record(1, 0xa, 600, 0x1005, 1000 + TLS13);
+	decrypt(1, 0xb, 1000, 0x55000);
+	end("1:3 2:-", "an inner record of which the end has not come was not read");
 }
 
 static void check_close(void)
@@ -941,6 +995,7 @@ int main(void)
 	check_writes();
 	check_memory();
 	check_reads();
+	check_inner();
 	check_close();
 	check_dup();
 	check_process();
