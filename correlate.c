@@ -1080,7 +1080,8 @@ static bool came_on(struct socket *s, const struct chunk *c, bool inner, bool ta
 	for (i = 0; i < s->nrecords; i++) {
 		struct record r = s->records[i];
 
-		if (r.partial || r.inner != inner || (pieces ? r.length < c->len + TAG_SIZE : !fits(c, r)))
+		if (r.partial || r.inner != inner ||
+		    (pieces ? r.length < c->len + TAG_SIZE : !fits(c, r)))
 			continue;
 		if (take) {
 			s->half[inner] = pieces ? r.length - TAG_SIZE - c->len : 0;
@@ -1240,7 +1241,8 @@ static bool decide_read(struct process *p, struct object *o, struct thread *t,
 		o->reads = true;
 		came_on(o->socket, chunk, o->inner, true);
 	} else if (last && chunk->lib == LIB_RUSTLS) {
-		came_on(last, chunk, has_record(last, chunk, true), true); /* most likely, and nobody shall wait for it */
+		/* most likely, and nobody shall wait for it */
+		came_on(last, chunk, has_record(last, chunk, true), true);
 	}
 	return o->socket || !may_come;
 }
