@@ -1106,7 +1106,7 @@ static void feed_io(struct process *p, const struct io *io)
 		return;
 	/* a client may have encrypted early data before it sends its first message */
 	if (!known && io->nrecords && io->ctype[0] == CTYPE_HANDSHAKE)
-		s->since = io->dir == DIR_READ ? io->fact.time : t ? t->last_io : 0;
+		s->since = io->dir == DIR_READ ? io->fact.time : t ? MAX(t->last_io, 1) : 0;
 	if (t)
 		t->last_io = io->fact.time;
 	if (io->dir == DIR_WRITE)

@@ -170,11 +170,11 @@ static void received(int tid, int fd, __u64 sock, __u64 addr, __u64 bytes)
 	received_part(tid, fd, sock, addr, bytes, bytes - 5);
 }
 
-/* A client's first message */
-static void hello(int tid, int fd, __u64 sock)
+/* A client's first message, at its end or at the server's */
+static void hello_at(enum direction dir, int tid, int fd, __u64 sock)
 {
 	struct io io = {
-		.dir = DIR_READ,
+		.dir = dir,
 		.bytes = 300,
 		.nrecords = 1,
 		.length = {295},
@@ -183,6 +183,11 @@ static void hello(int tid, int fd, __u64 sock)
 	};
 
 	give(&io.fact, FACT_IO, tid, fd, sock);
+}
+
+static void hello(int tid, int fd, __u64 sock)
+{
+	hello_at(DIR_READ, tid, fd, sock);
 }
 
 /* The end of a handshake of TLS 1.2: from here on encrypted, and Finished, so long */
@@ -442,6 +447,13 @@ static void check_memory(void)
 	sent(1, 3, 103, 20 + TLS13, 0);
 	end("1:3 2:3", "OpenSSL on memory buffers");
 	ok(conn[1] == conn[2], "... both directions have one number");
+
+	begin();
+	hello_at(DIR_WRITE, 1, 3, 103); /* the first that is seen of the thread */
+	received(1, 3, 103, 0x1000, 5 + 500 + TLS13);
+	memory(1, DIR_WRITE, 0xa, 105);
+	sent(1, 3, 103, 52 + TLS13, 105 + TLS13);
+	end("1:3", "a client's first bytes, sent with the end of its handshake");
 
 	begin();
 	memory(1, DIR_WRITE, 0xa, 20);
