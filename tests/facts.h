@@ -8,7 +8,8 @@
  *   ADDR BYTES DIR REST LEAD CTYPE:LENGTH..., of FACT_IO
  *   KEY ADDR LEN PART PART_LEN LIB DIR NESTED HIDDEN DATA, of FACT_CHUNK; KEY and ADDR in
  * hex.  DATA are the bytes in hex, or "-" if there are none; in a recording that is kept,
- * the true fd stands there instead, or "-" where it is not known.
+ * the true fd stands there instead, or "-" where it is not known, and then PLACE:BYTE, in hex,
+ * for each byte that is of the header of an inner record of TLS inside TLS.
  */
 #ifndef FACTS_H
 #define FACTS_H

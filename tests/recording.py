@@ -2,20 +2,20 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """
 Makes a recording of the facts that tests/recorder wrote: in place of its bytes each chunk gets its
-true fd, which is known from the program's truth.
+true fd, which is known from the program's truth, and of the records of TLS inside TLS their headers.
 
 In: the facts, and truth files: "write FD HEX" or "read FD HEX" for each call, or "NAME FD PORT" with
 --name, a pattern of which every match in the bytes is a NAME. Out: the recording (tests/facts.h), on
 stdout, no longer than --bytes; without its first line, which says what may stay without fd.
-It must never let a byte of a chunk through.
+It must never let a byte of a chunk through that is not of such a header.
 """
 import argparse
 import collections
 import re
 import sys
 
-CHUNK = 9       # where KEY stands in the line of a chunk is 7; its last word is DATA
-LEN, PART, PART_LEN, DIR, HIDDEN = 9, 10, 11, 13, 15
+# where these stand in the line of a chunk; its last word is DATA
+PID, KEY, LEN, PART, PART_LEN, DIR, HIDDEN = 2, 7, 9, 10, 11, 13, 15
 
 
 def streams(paths):
@@ -53,6 +53,23 @@ class Truth:
         return fits[0][1]
 
 
+class Inner:
+    """Where the headers of TLS records are, in plaintext that is made of them."""
+
+    def __init__(self):
+        self.left = collections.defaultdict(int)    # of a record, by object and direction
+
+    def headers(self, key, data):
+        at, found = self.left.pop(key, 0), []
+        while at + 5 <= len(data):
+            if not (20 <= data[at] <= 23 and data[at + 1] == 3 and data[at + 2] <= 4):
+                return found
+            found += range(at, at + 5)
+            at += 5 + int.from_bytes(data[at + 3:at + 5], "big")
+        self.left[key] = max(0, at - len(data))
+        return found
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[1])
     parser.add_argument("--name", metavar="REGEX")
@@ -60,7 +77,7 @@ def main():
     parser.add_argument("facts")
     parser.add_argument("truth", nargs="+")
     args = parser.parse_args()
-    truth = Truth(args)
+    truth, inner = Truth(args), Inner()
     lines, parts, length = [], [], 0
     with open(args.facts, encoding="ascii") as file:
         for words in map(str.split, file):
@@ -73,6 +90,11 @@ def main():
                     if words[HIDDEN] == "0" and len(data) == int(words[LEN]):
                         owner = truth.owner("write" if words[DIR] == "1" else "read", data)
                         parts[0][0][-1] = owner or "-"
+                        for at in inner.headers((words[PID], words[KEY], words[DIR]), data):
+                            for part, _ in parts:
+                                place = at - int(part[PART])
+                                if 0 <= place < int(part[PART_LEN]):
+                                    part.append(f"{place}:{data[at]:x}")
                     parts = []
             lines.append(words)
     for words in lines:

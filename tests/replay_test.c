@@ -38,60 +38,88 @@ static void on_chunk(const struct chunk *chunk, const struct verdict *v, void *c
 	note("chunk of %d bytes of fd %d has fd %d", (int)chunk->len, truth, v->fd);
 }
 
-/* The next number of the line, of which the rest is in *at */
-static __u64 number(char **at, int base)
+/* The next n numbers of the line, of which the rest is in *at */
+static void get_numbers(char **at, int base, __u64 *numbers, size_t n)
 {
-	return strtoull(*at, at, base);
+	size_t i;
+
+	for (i = 0; i < n; i++)
+		numbers[i] = strtoull(*at, at, base);
 }
 
-static void get_fact(struct fact *f, enum fact_type type, char **at)
+/* A pair "N:N"; false: there is none any more */
+static bool get_pair(char **at, int base, __u64 pair[2])
 {
-	f->type = type;
-	f->time = now;
-	f->tgid = number(at, 10);
-	f->tid = number(at, 10);
-	f->fd = number(at, 10);
-	f->sock = number(at, 10);
-	f->lost = number(at, 10);
+	if (**at != ' ')
+		return false;
+	get_numbers(at, 10, pair, 1);
+	*at += **at == ':';
+	get_numbers(at, base, pair + 1, 1);
+	return true;
+}
+
+static struct fact get_fact(enum fact_type type, char **at)
+{
+	__u64 v[5];
+
+	get_numbers(at, 10, v, 5);
+	return (struct fact){
+		.type = type,
+		.time = now,
+		.tgid = v[0],
+		.tid = v[1],
+		.fd = v[2],
+		.sock = v[3],
+		.lost = v[4],
+	};
 }
 
 static void play_chunk(char *at)
 {
-	struct chunk c = {0};
-	int truth;
+	struct fact fact = get_fact(FACT_CHUNK, &at);
+	__u64 v[9], byte[2];
+	struct chunk *c;
+	int truth, used;
 
-	get_fact(&c.fact, FACT_CHUNK, &at);
-	c.key = number(&at, 16);
-	c.addr = number(&at, 16);
-	c.len = number(&at, 10);
-	c.part = number(&at, 10);
-	c.part_len = number(&at, 10);
-	c.lib = number(&at, 10);
-	c.dir = number(&at, 10);
-	c.nested = number(&at, 10);
-	c.hidden = number(&at, 10);
-	c.ends.family = c.nested ? 2 : 0;
-	if (sscanf(at, "%d", &truth) == 1)
-		c.off = 1 + truth;
-	if (!c.hidden && c.part + c.part_len == c.len)
+	get_numbers(&at, 16, v, 2);
+	get_numbers(&at, 10, v + 2, 7);
+	c = calloc(1, sizeof(*c) + v[4]);
+	if (!c)
+		abort();
+	*c = (struct chunk){.fact = fact, .key = v[0], .addr = v[1], .len = v[2], .part = v[3]};
+	c->part_len = c->captured = v[4];
+	c->lib = v[5];
+	c->dir = v[6];
+	c->nested = v[7];
+	c->hidden = v[8];
+	c->ends.family = c->nested ? 2 : 0;
+	if (sscanf(at, " %d%n", &truth, &used) == 1)
+		c->off = 1 + truth;
+	else
+		used = strlen(" -");
+	at += used;
+	while (get_pair(&at, 16, byte) && byte[0] < c->captured)
+		c->data[byte[0]] = byte[1];
+	if (!c->hidden && c->part + c->part_len == c->len)
 		seen.chunks++;
-	correlate_fact(correlator, &c.fact);
+	correlate_fact(correlator, &c->fact);
+	free(c);
 }
 
 static void play_io(char *at)
 {
-	struct io io = {.ends.family = 2};
+	struct io io = {.fact = get_fact(FACT_IO, &at), .ends.family = 2};
+	__u64 v[4], record[2];
 
-	get_fact(&io.fact, FACT_IO, &at);
-	io.addr = number(&at, 16);
-	io.bytes = number(&at, 10);
-	io.dir = number(&at, 10);
-	io.rest = number(&at, 10);
-	io.lead = number(&at, 10);
-	while (io.nrecords < RECORDS_MAX && *at == ' ') {
-		io.ctype[io.nrecords] = number(&at, 10);
-		at += *at == ':';
-		io.length[io.nrecords++] = number(&at, 10);
+	get_numbers(&at, 16, &io.addr, 1);
+	get_numbers(&at, 10, v, 4);
+	io.bytes = v[0];
+	io.dir = v[1];
+	io.rest = v[2];
+	io.lead = v[3];
+	while (io.nrecords < RECORDS_MAX && get_pair(&at, 10, record)) {
+		io.ctype[io.nrecords] = record[0];
+		io.length[io.nrecords++] = record[1];
 	}
 	correlate_fact(correlator, &io.fact);
 }
@@ -99,12 +127,14 @@ static void play_io(char *at)
 static bool play(char *line)
 {
 	const char *letter = strchr(FACT_LETTERS, *line);
-	struct fact f = {0};
 	char *at = line + 1;
+	struct fact f;
+	__u64 passed;
 
 	if (*line == '#')
 		return sscanf(line, "# %d without fd", &seen.allowed) == 1;
-	now += (__s64)number(&at, 10) * 1000;
+	get_numbers(&at, 10, &passed, 1);
+	now += passed * 1000;
 	if (*line == TICK_LETTER)
 		correlate_tick(correlator, now);
 	else if (!letter)
@@ -114,7 +144,7 @@ static bool play(char *line)
 	else if (letter - FACT_LETTERS == FACT_IO)
 		play_io(at);
 	else {
-		get_fact(&f, letter - FACT_LETTERS, &at);
+		f = get_fact(letter - FACT_LETTERS, &at);
 		correlate_fact(correlator, &f);
 	}
 	return true;

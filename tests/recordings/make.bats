@@ -72,7 +72,7 @@ record() {
 }
 
 @test "TLS within TLS: rustls" {
-	start_target "$TARGETS/tunnel_target" --truth "$TRUTH" --tls 1.3 7
+	start_target "$TARGETS/tunnel_target" --truth "$TRUTH" --tls 1.3 5
 	start_tlssnoop -B 65536 -p "$TARGET_PID"
 	go
 	wait_target
