@@ -1041,7 +1041,8 @@ static void received(struct socket *s, struct thread *t, const struct io *io)
 	if (at && at <= io->bytes)
 		push_place(s, io->addr + at, 0);
 	for (i = 0; i < io->nrecords && i < RECORDS_MAX; i++) {
-		first = s->changed[DIR_READ]; /* it ends the handshake */
+		/* it ends the handshake, unless the server has said nothing yet: early data */
+		first = s->changed[DIR_READ] && s->fd[DIR_WRITE] >= 0;
 		learn_cipher(s, DIR_READ, io->ctype[i], io->length[i]);
 		r = record_of(s, io, i);
 		at += HEADER_SIZE + r.length;
