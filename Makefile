@@ -35,7 +35,8 @@ SYMBOLS := elfsym.o elfsym_debug.o
 ELFSYM := $(SYMBOLS) elfsym_tables.o elfsym_image.o elfsym_code.o
 OBJECTS := tlssnoop.o correlate.o $(ELFSYM)
 HEADERS := tlssnoop.h elfsym.h elfsym_debug.h elfsym_image.h elfsym_code.h correlate.h
-TEST_PROGRAMS := tests/ssl_target tests/correlate_test tests/schedules_test tests/elfsym_test
+TEST_PROGRAMS := tests/ssl_target tests/correlate_test tests/schedules_test tests/replay_test \
+	tests/elfsym_test
 
 .PHONY: all check check-tools clean demo bench install lint test-programs uninstall FORCE
 .DELETE_ON_ERROR:
@@ -89,10 +90,17 @@ uninstall:
 		$(DESTDIR)$(PREFIX)/share/bash-completion/completions/tlssnoop
 
 tests/ssl_target: tests/ssl_target.c .flags
-	$(CC) -std=c11 $(WARNINGS) -O2 -o $@ $< -lssl -lcrypto -lpthread
+	$(CC) -std=c11 $(WARNINGS) -O2 -o $@ $< -luring -lssl -lcrypto -lpthread
 
 tests/correlate_test tests/schedules_test: tests/%: tests/%.c tests/tap.h correlate.o $(HEADERS)
 	$(CC) $(ALL_CFLAGS) -I. -o $@ $< correlate.o
+
+tests/replay_test: tests/replay_test.c tests/tap.h tests/facts.h correlate.o $(HEADERS)
+	$(CC) $(ALL_CFLAGS) -I. -o $@ $< correlate.o
+
+# tlssnoop that writes down the facts: makes tests/recordings
+tests/recorder: tests/record.c tests/facts.h tlssnoop.o $(ELFSYM) $(HEADERS)
+	$(CC) $(ALL_CFLAGS) -I. -o $@ $< tlssnoop.o $(ELFSYM) $(LIBS)
 
 tests/elfsym_test: tests/elfsym_test.c tests/tap.h $(SYMBOLS) $(HEADERS)
 	$(CC) $(ALL_CFLAGS) -I. -o $@ $< $(SYMBOLS) $(LIBS)
@@ -118,4 +126,5 @@ bench:
 	tests/bench
 
 clean:
-	rm -f tlssnoop $(OBJECTS) tlssnoop.bpf.o tlssnoop.skel.h .flags $(TEST_PROGRAMS)
+	rm -f tlssnoop $(OBJECTS) tlssnoop.bpf.o tlssnoop.skel.h .flags $(TEST_PROGRAMS) \
+		tests/recorder

@@ -14,7 +14,8 @@
  *           several connections it is: see object_of().
  *  received this thread's last receive brought a record of the length of what is read.
  *           If that lies where it was received (rustls 0.23 decrypts in place), this is
- *           sure; else it is a weak binding, which better evidence undoes.
+ *           sure; else it is a weak binding, which better evidence undoes, and no other
+ *           connection may have such a record that nobody has read.
  *  binding  what one of these said of the same connection object before.
  *
  * A written chunk waits for its record for a while.  An object is known by its address,
@@ -43,14 +44,16 @@
 #define THREADS_MAX	  65536
 #define WAITING_BYTES_MAX (8 << 20)
 #define KEPT_BYTES_MAX	  (8 << 20)
+#define OUT_MAX		  1024 /* chunks that came out, and whose records may still be sent */
 
-#define RECEIVES     256 /* whose buffers are remembered, per process */
+#define PLACES	     512 /* where records ended that were received, per process */
 #define CLOSED	     64	 /* sockets that are remembered, per process */
 #define RECORDS_KEPT 32	 /* of what a socket received */
 
-#define ALERT_SIZE	2
-#define CTYPE_HANDSHAKE 22
-#define CTYPE_APPDATA	23
+#define ALERT_SIZE	    2
+#define CTYPE_CHANGE_CIPHER 20
+#define CTYPE_HANDSHAKE	    22
+#define CTYPE_APPDATA	    23
 
 #define HEADER_SIZE 5
 /* bytes by which a record is longer than its plaintext, at least: header and tag */
@@ -60,8 +63,19 @@
 /* a TLS record on a socket, as its header says */
 struct record {
 	__u8 ctype;
-	bool inner; /* it is plaintext of another one */
+	bool inner;   /* it is plaintext of another one */
+	bool partial; /* its end has not been received */
+	__u8 cipher;  /* of its connection, then: enum cipher */
 	__u16 length;
+};
+
+/* What a connection encrypts with, as far as lengths tell: how much is added */
+enum cipher {
+	CIPHER_UNKNOWN, /* one of those below: CBC fits too many lengths to be taken for granted */
+	CIPHER_CBC,
+	CIPHER_CHACHA = 16, /* tag */
+	CIPHER_TLS13 = 17,  /* content type and tag */
+	CIPHER_GCM = 24,    /* explicit nonce and tag */
 };
 
 /* the first member of all that lives in a tree is the number that it is found by */
@@ -77,10 +91,12 @@ struct socket {
 	/* records of application data that were received and not read as plaintext yet */
 	struct record records[RECORDS_KEPT];
 	size_t nrecords;
-	__u64 half;	/* plaintext that may be left of the one read last */
-	__u64 unknown;	/* bytes behind those that were not looked at */
-	size_t offered; /* records at the head of its next write that it refused before */
-	int fd[2];	/* used last, by direction; -1: none */
+	__u8 cipher;	 /* enum cipher */
+	bool changed[2]; /* the last record, by direction, was: from now on encrypted */
+	__u64 half[2];	 /* plaintext that may be left of the one read last, by its inner */
+	__u64 unknown;	 /* bytes behind those that were not looked at */
+	size_t offered;	 /* records at the head of its next write that it refused before */
+	int fd[2];	 /* used last, by direction; -1: none */
 };
 
 /* a descriptor of a socket that was seen in use */
@@ -99,16 +115,23 @@ struct object {
 	TAILQ_HEAD(, waiting) waiting; /* its undecided chunks, in order */
 	struct chunk *kept;	       /* what its next write may be without, or NULL */
 	__u64 conn;
+	__u64 decided;	    /* when a chunk was last */
+	__u64 pieces_after; /* what was received at that time these bytes of a record were read: */
+	__u64 pieces;
+	__u64 before_loss;   /* inode of the socket that it was bound to, 0: none */
+	__u64 candidate;     /* ... that what was read last seems to have come on */
 	__u64 inner_left[2]; /* bytes of an inner TLS record that its next chunks hold */
 	bool owner;	     /* of its socket: evidence is nested */
 	bool weak;	     /* bound by order alone */
 	bool is_rustls;
+	bool reads; /* something was read from it */
 	bool inner; /* its records are another object's plaintext */
 };
 
 struct thread {
 	__u64 tid;
 	__u64 received_on;	/* inode of the socket, 0: none */
+	__u64 received_at;	/* when */
 	__u64 encrypted_for;	/* key of the object, 0: none */
 	__u64 encrypted_before; /* the one before, if it was another */
 	__u64 last_io;		/* when it last sent or received */
@@ -123,7 +146,8 @@ struct closed {
 	__u64 conn;
 };
 
-struct receive {
+/* a record ended at this address when it was received, or within so many bytes from it on */
+struct place {
 	__u64 addr;
 	__u64 bytes;
 	__u64 sock;
@@ -144,10 +168,11 @@ struct process {
 	void *descriptors;
 	void *threads;
 	size_t nthreads;
-	struct receive receives[RECEIVES]; /* a ring */
-	size_t nreceives;
+	struct place places[PLACES]; /* a ring */
+	size_t nplaces;
 	struct closed closed[CLOSED]; /* a ring as well */
 	size_t nclosed;
+	bool has_openssl;
 };
 
 /* a chunk that is not printed yet */
@@ -157,6 +182,7 @@ struct waiting {
 	struct object *object;	   /* NULL once decided */
 	__u64 since;		   /* it waits for its evidence, or since that came for its turn */
 	bool doubtful;		   /* a record was this one's or another's: it may be sent */
+	bool out;		   /* it came out, and its record may still be sent */
 	struct verdict verdict;
 	struct endpoints ends;
 	struct chunk chunk; /* with its data, hence last */
@@ -171,6 +197,8 @@ struct correlator {
 	TAILQ_HEAD(, object) objects; /* the one unused for longest first */
 	TAILQ_HEAD(, socket) sockets;
 	struct waiting_queue queue; /* in order of the facts */
+	struct waiting_queue out;   /* what came out already and waits for its record */
+	size_t nout;
 	LIST_HEAD(, partial) partials;
 	size_t nobjects;
 	size_t nsockets;
@@ -268,6 +296,13 @@ static void decide(struct correlator *c, struct waiting *w, __u64 now)
 {
 	struct object *o = w->object;
 
+	if (w->out) { /* has had its verdict: it is not waited for any more */
+		TAILQ_REMOVE(&c->out, w, queue);
+		TAILQ_REMOVE(&o->waiting, w, same);
+		c->nout--;
+		free(w);
+		return;
+	}
 	set_verdict(&w->verdict, c, o, &w->chunk);
 	if (w->verdict.ends) { /* the socket may be gone before the chunk is printed */
 		w->ends = *w->verdict.ends;
@@ -275,7 +310,31 @@ static void decide(struct correlator *c, struct waiting *w, __u64 now)
 	}
 	TAILQ_REMOVE(&o->waiting, w, same);
 	w->object = NULL;
-	w->since = now;
+	/* not before those of its object that were decided before it */
+	w->since = o->decided = MAX(o->decided, now);
+}
+
+/*
+ * It has waited for too long.  What was encrypted may be sent still, and its record is
+ * nobody else's then.
+ */
+static void give_up(struct correlator *c, struct waiting *w, __u64 now)
+{
+	struct object *o = w->object;
+	struct waiting *record = NULL;
+
+	if (w->chunk.dir == DIR_WRITE && !o->owner)
+		record = malloc(sizeof(*record));
+	if (record) {
+		*record = *w;
+		record->chunk.captured = 0;
+		record->out = true;
+		TAILQ_INSERT_BEFORE(w, record, same);
+		TAILQ_INSERT_TAIL(&c->out, record, queue);
+		if (++c->nout > OUT_MAX)
+			decide(c, TAILQ_FIRST(&c->out), now);
+	}
+	decide(c, w, now);
 }
 
 static void decide_all(struct correlator *c, struct object *o, __u64 now)
@@ -303,7 +362,7 @@ static void enqueue(struct correlator *c, const struct chunk *chunk, struct obje
 	while (c->waiting_bytes > WAITING_BYTES_MAX) { /* the oldest goes as it is */
 		oldest = TAILQ_FIRST(&c->queue);
 		if (oldest->object)
-			decide(c, oldest, chunk->fact.time);
+			give_up(c, oldest, chunk->fact.time);
 		let_go(c, oldest);
 	}
 	if (undecided || !TAILQ_EMPTY(&c->queue))
@@ -315,7 +374,7 @@ static void enqueue(struct correlator *c, const struct chunk *chunk, struct obje
 	}
 	memcpy(&w->chunk, chunk, sizeof(*chunk) + chunk->captured);
 	w->object = o;
-	w->doubtful = false;
+	w->doubtful = w->out = false;
 	w->since = chunk->fact.time;
 	c->waiting_bytes += size_of(w);
 	TAILQ_INSERT_TAIL(&c->queue, w, queue);
@@ -342,7 +401,7 @@ static void unbind(struct object *o)
 	if (o->socket)
 		LIST_REMOVE(o, bound);
 	o->socket = NULL;
-	o->owner = o->inner = o->weak = false;
+	o->owner = o->inner = o->weak = o->reads = false;
 	o->conn = 0;
 }
 
@@ -355,6 +414,8 @@ static void free_object(void *object)
 	c->nobjects--;
 	unbind(o);
 	forget_kept(o);
+	while (!TAILQ_EMPTY(&o->waiting)) /* of those that did not come out there is none */
+		decide(c, TAILQ_FIRST(&o->waiting), 0);
 	free(o);
 }
 
@@ -396,9 +457,9 @@ static void drop_socket(struct socket *s, __u64 now)
 		unbind(o);
 	}
 	p->closed[p->nclosed++ % CLOSED] = (struct closed){s->inode, s->conn};
-	for (i = 0; i < RECEIVES; i++)
-		if (p->receives[i].sock == s->inode)
-			p->receives[i].bytes = 0;
+	for (i = 0; i < PLACES; i++)
+		if (p->places[i].sock == s->inode)
+			p->places[i].sock = 0;
 	for (i = 0; i < 2; i++)
 		if (s->fd[i] >= 0)
 			drop_descriptor(p, s->fd[i]);
@@ -415,18 +476,23 @@ static void complete(struct partial *partial)
 	free(partial);
 }
 
-static void drop_process(struct process *p, __u64 now)
+static void complete_all(struct process *p)
 {
-	struct correlator *c = p->correlator;
 	struct partial *partial, *next;
-	struct waiting *w;
 
-	for (partial = LIST_FIRST(&c->partials); partial; partial = next) {
+	for (partial = LIST_FIRST(&p->correlator->partials); partial; partial = next) {
 		next = LIST_NEXT(partial, others);
 		if (partial->process == p) /* the rest was lost: it stays cut */
 			complete(partial);
 	}
+}
 
+static void drop_process(struct process *p, __u64 now)
+{
+	struct correlator *c = p->correlator;
+	struct waiting *w;
+
+	complete_all(p);
 	TAILQ_FOREACH(w, &c->queue, queue)
 		if (w->object && w->object->process == p)
 			decide(c, w, now);
@@ -442,6 +508,44 @@ static void drop_all(struct correlator *c, __u64 now)
 {
 	while (c->processes)
 		drop_process(*(struct process **)c->processes, now);
+}
+
+static void forget_threads(struct process *p)
+{
+	tdestroy(p->threads, free);
+	p->threads = NULL;
+	p->nthreads = 0;
+}
+
+static void doubt_process(const void *node, VISIT which, void *unused)
+{
+	struct process *p = *(struct process *const *)node;
+
+	(void)unused;
+	if (which != postorder && which != leaf)
+		return;
+	complete_all(p);
+	forget_threads(p);
+}
+
+/*
+ * Facts were lost, perhaps that a socket was closed.  So nothing is known any more; but
+ * what was known is worth as much as a first piece of evidence.
+ */
+static void doubt_all(struct correlator *c, __u64 now)
+{
+	struct waiting *w;
+	struct object *o;
+
+	twalk_r(c->processes, doubt_process, NULL);
+	TAILQ_FOREACH(w, &c->queue, queue)
+		if (w->object)
+			decide(c, w, now);
+	TAILQ_FOREACH(o, &c->objects, used)
+		if (o->socket)
+			o->before_loss = o->socket->inode;
+	while (!TAILQ_EMPTY(&c->sockets))
+		drop_socket(TAILQ_FIRST(&c->sockets), now);
 }
 
 static struct process *get_process(struct correlator *c, __u32 tgid)
@@ -541,10 +645,9 @@ static struct thread *get_thread(struct process *p, __u32 tid)
 	struct thread *t;
 	bool added;
 
-	if (p->nthreads >= THREADS_MAX) { /* only order evidence is forgotten with them */
-		tdestroy(p->threads, free);
-		p->threads = NULL;
-		p->nthreads = 0;
+	if (p->nthreads >= THREADS_MAX && !find(&p->threads, tid)) {
+		/* only order evidence is forgotten with them */
+		forget_threads(p);
 	}
 	t = find_or_add(&p->threads, tid, sizeof(*t), &added);
 	p->nthreads += added;
@@ -562,6 +665,7 @@ static void bind(struct object *o, struct socket *s, __u64 now)
 	if (o->socket)
 		unbind(o);
 	o->socket = s;
+	o->before_loss = 0;
 	LIST_INSERT_HEAD(&s->objects, o, bound);
 	/* a number that is printed already stays as long as it can */
 	if (s->conn)
@@ -578,45 +682,73 @@ static void bind(struct object *o, struct socket *s, __u64 now)
 
 /* Evidence */
 
+/* CBC: initial vector of 16, a digest of 20 to 48, padding up to a multiple of 16, with the
+ * digest within that or behind it (encrypt-then-MAC) */
+static bool fits_cbc(__u64 len, __u16 record)
+{
+	static const unsigned int digests[] = {20, 32, 48};
+	size_t i;
+
+	for (i = 0; i < sizeof(digests) / sizeof(*digests); i++)
+		if (record == 16 + ((len + digests[i]) / 16 + 1) * 16 ||
+		    record == 16 + (len / 16 + 1) * 16 + digests[i])
+			return true;
+	return false;
+}
+
 /*
- * Can the record hold this plaintext?  What encryption adds: TLS 1.3: content type and
- * tag, 1 + 16; TLS 1.2 GCM: explicit nonce and tag, 8 + 16; ChaCha20: tag, 16; CBC:
- * initial vector of 16, a digest of 20 to 48, padding up to a multiple of 16, with the
- * digest within that or behind it (encrypt-then-MAC).  TLS 1.3 says that all of it is
+ * Can the record hold this plaintext?  TLS 1.3 says of all that is encrypted that it is
  * application data, TLS 1.2 tells what is not.
  */
 static bool fits(const struct chunk *c, struct record r)
 {
-	static const unsigned int digests[] = {20, 32, 48};
 	bool appdata = r.ctype == CTYPE_APPDATA;
 	__u64 more = r.length - c->len;
-	size_t i;
 
 	if (r.length <= c->len || (!appdata && !c->hidden))
 		return false;
-	if (more == 1 + 16 && appdata)
-		return true;
-	if (appdata && c->hidden)
+	if (more == CIPHER_TLS13 ? !appdata : c->hidden && appdata)
 		return false;
-	if (more == 8 + 16 || more == 16)
-		return true;
-	for (i = 0; i < sizeof(digests) / sizeof(*digests); i++)
-		if (r.length == 16 + ((c->len + digests[i]) / 16 + 1) * 16 ||
-		    r.length == 16 + (c->len / 16 + 1) * 16 + digests[i])
-			return true;
-	return false;
+	if (r.cipher == CIPHER_CBC)
+		return fits_cbc(c->len, r.length);
+	if (r.cipher != CIPHER_UNKNOWN)
+		return more == r.cipher;
+	return more == CIPHER_TLS13 || more == CIPHER_GCM || more == CIPHER_CHACHA;
+}
+
+/*
+ * The record after the change of cipher tells which one it is: in TLS 1.3 all looks like
+ * application data; in TLS 1.2 it is Finished, 16 bytes.  (After a HelloRetryRequest it
+ * is another hello, which is longer.)
+ */
+static void learn_cipher(struct socket *s, int dir, __u8 ctype, __u16 length)
+{
+	if (s->changed[dir] && ctype == CTYPE_APPDATA)
+		s->cipher = CIPHER_TLS13;
+	else if (s->changed[dir] && ctype == CTYPE_HANDSHAKE && length == 16 + CIPHER_GCM)
+		s->cipher = CIPHER_GCM;
+	else if (s->changed[dir] && ctype == CTYPE_HANDSHAKE && length == 16 + CIPHER_CHACHA)
+		s->cipher = CIPHER_CHACHA;
+	else if (s->changed[dir] && ctype == CTYPE_HANDSHAKE && fits_cbc(16, length))
+		s->cipher = CIPHER_CBC;
+	s->changed[dir] = ctype == CTYPE_CHANGE_CIPHER;
 }
 
 /* The first chunk of o that waits for such a record on s: none from before it was connected */
 static struct waiting *fitting(struct object *o, struct socket *s, struct record r)
 {
-	struct waiting *w;
+	struct waiting *w, *out = NULL;
 
-	TAILQ_FOREACH(w, &o->waiting, same)
-		if (w->chunk.dir == DIR_WRITE && w->chunk.fact.time >= s->since &&
-		    fits(&w->chunk, r))
+	TAILQ_FOREACH(w, &o->waiting, same) {
+		if (w->chunk.dir != DIR_WRITE || w->chunk.fact.time < s->since ||
+		    !fits(&w->chunk, r))
+			continue;
+		if (!w->out)
 			return w;
-	return NULL;
+		if (!out)
+			out = w;
+	}
+	return out;
 }
 
 /* May this object, whose socket is not known for sure, have written the record? */
@@ -632,20 +764,24 @@ static bool is_taken(struct socket *s, struct object *by)
 	struct object *o;
 
 	LIST_FOREACH(o, &s->objects, bound)
-		if (o != by && !o->inner)
+		if (o != by && !o->inner && (!o->is_rustls || !by->is_rustls))
 			return true;
 	return false;
 }
 
-static struct record record_of(const struct io *io, size_t i)
+static struct record record_of(const struct socket *s, const struct io *io, size_t i)
 {
-	return (struct record){.ctype = io->ctype[i], .length = io->length[i]};
+	return (struct record){
+		.ctype = io->ctype[i],
+		.cipher = s->cipher,
+		.length = io->length[i],
+	};
 }
 
 /* Do o's chunks explain all that was sent from the record with this number on? */
 static bool explains(struct object *o, struct socket *s, const struct io *io, size_t i)
 {
-	struct waiting *w = fitting(o, s, record_of(io, i));
+	struct waiting *w = fitting(o, s, record_of(s, io, i));
 
 	while (w && ++i < io->nrecords) {
 		if (io->ctype[i] != CTYPE_APPDATA && !o->is_rustls)
@@ -653,7 +789,7 @@ static bool explains(struct object *o, struct socket *s, const struct io *io, si
 		do
 			w = TAILQ_NEXT(w, same);
 		while (w && w->chunk.dir != DIR_WRITE);
-		if (w && !fits(&w->chunk, record_of(io, i)))
+		if (w && !fits(&w->chunk, record_of(s, io, i)))
 			return false;
 	}
 	return w;
@@ -661,11 +797,11 @@ static bool explains(struct object *o, struct socket *s, const struct io *io, si
 
 /*
  * The object whose plaintext this record on s holds, or NULL.  One that is bound to s goes
- * first.  Else it is one for which this thread encrypted something that fits: the only one
- * of the process, or, if it encrypted just now and for no other, that one though
- * other threads may be about to send the like; and it must explain all that was sent in
- * this call.  What might be meant and was not chosen is in doubt from then on, and
- * says nothing about a later record.
+ * first, then one that was before facts were lost.  Else it is one for which this thread encrypted
+ * something that fits: the only one of the process, or, if it encrypted just now and for no other,
+ * that one though other threads may be about to send the like; and it must explain all that was
+ * sent in this call.  What might be meant and was not chosen is in doubt from then on, and says
+ * nothing about a later record.
  *
  * OpenSSL's handshake is not seen, and may have sent a record of that length itself, so
  * there it must be the object of the thread's last call; nor are its alerts, which end
@@ -674,11 +810,11 @@ static bool explains(struct object *o, struct socket *s, const struct io *io, si
 static struct object *object_of(struct process *p, struct socket *s, struct thread *t,
 				const struct io *io, size_t i, bool stranger, bool *nobody)
 {
-	struct record r = record_of(io, i);
+	struct record r = record_of(s, io, i);
 	struct object *o, *ours = NULL;
 	size_t theirs = 0, n = 0;
 	struct waiting *w;
-	bool fresh = false;
+	bool fresh = false, out = false;
 
 	LIST_FOREACH(o, &s->objects, bound)
 		if (fitting(o, s, r))
@@ -688,8 +824,10 @@ static struct object *object_of(struct process *p, struct socket *s, struct thre
 		if (!o || o->process != p || w->chunk.dir != DIR_WRITE || !fits(&w->chunk, r) ||
 		    w->chunk.fact.time < s->since || (o->socket && !o->weak))
 			continue;
-		if (w->chunk.len == ALERT_SIZE && !o->is_rustls)
+		if (p->has_openssl && !w->chunk.hidden && r.length == ALERT_SIZE + CIPHER_TLS13)
 			continue;
+		if ((o->before_loss == s->inode || o->candidate == s->inode) && !is_taken(s, o))
+			return o;
 		if (!t || w->chunk.fact.tid != t->tid) {
 			theirs++;
 			continue;
@@ -699,37 +837,44 @@ static struct object *object_of(struct process *p, struct socket *s, struct thre
 		fresh |= !w->doubtful;
 	}
 	*nobody = !n && !theirs;
-	if (ours && !ours->is_rustls && is_taken(s, ours))
+	TAILQ_FOREACH(w, &p->correlator->out, queue)
+		out |= w->object->process == p && w->object != ours && fits(&w->chunk, r) &&
+		       w->chunk.fact.time >= s->since && (!w->object->socket || w->object->weak);
+	if (ours && is_taken(s, ours))
 		ours = NULL;
 	/* a record before it was nobody's: unless it was OpenSSL's last of the handshake, sent
 	 * together with this one just now, whose is this one then? */
-	if (ours && stranger && (ours->is_rustls || !t->adjacent))
+	if (ours && stranger && (ours->is_rustls || !t->adjacent || !s->since))
 		ours = NULL;
-	if (ours && n == 1 && fresh && (ours->key == t->encrypted_for || ours->is_rustls) &&
-	    (!theirs || (t->adjacent && ours->key == t->encrypted_for)) && explains(ours, s, io, i))
+	if (ours && n == 1 && !out && fresh && (ours->key == t->encrypted_for || ours->is_rustls) &&
+	    ((!theirs && s->since) || (t->adjacent && ours->key == t->encrypted_for)) &&
+	    explains(ours, s, io, i))
 		return ours;
 	TAILQ_FOREACH(w, &p->correlator->queue, queue)
-		if ((n || stranger) && w->object && w->object->process == p && fits(&w->chunk, r))
+		if ((n || stranger || theirs > 1) && w->object && w->object->process == p &&
+		    fits(&w->chunk, r))
 			w->doubtful = true;
 	return NULL;
 }
 
-/* o went over s in a record of this length.  Returns the chunk that the record held. */
+/* o went over s in a record of this length.  Returns the chunk that the record held, NULL if
+ * that came out already. */
 static struct waiting *sent(struct object *o, struct socket *s, struct record r, __u64 now)
 {
 	struct correlator *c = o->process->correlator;
-	struct waiting *w = fitting(o, s, r), *next;
+	struct waiting *last = fitting(o, s, r), *next;
+	bool out = last->out;
 
 	/* what was never sent to an earlier socket, by an object at the same address */
-	while ((next = TAILQ_FIRST(&o->waiting)) != w && next->chunk.fact.time < s->since)
+	while ((next = TAILQ_FIRST(&o->waiting)) != last && next->chunk.fact.time < s->since)
 		decide(c, next, now);
 	bind(o, s, now);
 	/* those before it went by unseen: before we looked, or in a call we lost */
 	do {
 		next = TAILQ_FIRST(&o->waiting);
 		decide(c, next, now);
-	} while (next != w);
-	return w; /* in the queue until let_go_in_order() */
+	} while (next != last);
+	return out ? NULL : last; /* in the queue until let_go_in_order() */
 }
 
 /*
@@ -750,14 +895,34 @@ static struct object *inner_of(struct process *p, struct object *outer, struct t
 	return o != outer && unbound(o, outer->socket, r) ? o : NULL;
 }
 
-/* A record came in.  If nobody reads them the oldest are not waited for. */
+static void drop_record(struct socket *s, struct record *r)
+{
+	s->nrecords--;
+	memmove(r, r + 1, (s->records + s->nrecords - r) * sizeof(*r));
+}
+
+/* A record came in.  If nobody reads them the oldest are not told apart any more. */
 static void push_record(struct socket *s, struct record r)
 {
 	if (r.ctype != CTYPE_APPDATA)
 		return;
-	if (s->nrecords == RECORDS_KEPT)
-		memmove(s->records, s->records + 1, --s->nrecords * sizeof(*s->records));
+	if (s->nrecords == RECORDS_KEPT) {
+		s->unknown += HEADER_SIZE + s->records[0].length;
+		drop_record(s, s->records);
+	}
 	s->records[s->nrecords++] = r;
+}
+
+/* The record that came in last, of the one session or the other of TLS inside TLS, if its
+ * end was still to come; else NULL */
+static struct record *unfinished(struct socket *s, bool inner)
+{
+	size_t i = s->nrecords;
+
+	while (i-- > 0)
+		if (s->records[i].inner == inner)
+			return s->records[i].partial ? &s->records[i] : NULL;
+	return NULL;
 }
 
 /* The record with this number was read; those before it held no application data, unless
@@ -777,20 +942,26 @@ static void look_inside(struct process *p, struct object *outer, struct thread *
 			const struct chunk *c, __u64 now)
 {
 	__u64 at = outer->inner_left[c->dir];
-	struct record r;
+	struct record r, *before;
 	struct object *o;
 	const __u8 *h;
 
 	outer->inner_left[c->dir] = 0;
 	if (!outer->socket)
 		return;
+	before = c->dir == DIR_READ ? unfinished(outer->socket, true) : NULL;
+	if (before && at <= c->len)
+		before->partial = false;
 	while (at + HEADER_SIZE <= c->captured) {
 		h = c->data + at;
 		if (h[0] < 20 || h[0] > CTYPE_APPDATA || h[1] != 3 || h[2] > 4)
 			return;
-		r.ctype = h[0];
-		r.length = h[3] << 8 | h[4];
-		r.inner = true;
+		r = (struct record){
+			.ctype = h[0],
+			.inner = true,
+			.length = h[3] << 8 | h[4],
+		};
+		r.partial = at + HEADER_SIZE + r.length > c->len;
 		if (c->dir == DIR_READ)
 			push_record(outer->socket, r);
 		o = c->dir == DIR_WRITE ? inner_of(p, outer, t, r) : NULL;
@@ -814,14 +985,16 @@ static void written(struct process *p, struct socket *s, struct thread *t, const
 	size_t i;
 
 	for (i = s->offered; i < io->nrecords && i < RECORDS_MAX; i++) {
-		r = record_of(io, i);
+		learn_cipher(s, DIR_WRITE, io->ctype[i], io->length[i]);
+		r = record_of(s, io, i);
 		o = object_of(p, s, t, io, i, stranger, &nobody);
 		if (!o) {
 			stranger |= nobody && r.ctype == CTYPE_APPDATA;
 			continue;
 		}
 		w = sent(o, s, r, now);
-		look_inside(p, o, t, &w->chunk, now);
+		if (w)
+			look_inside(p, o, t, &w->chunk, now);
 		last = o;
 	}
 	/* what was refused is offered again, and has been looked at then */
@@ -832,24 +1005,61 @@ static void written(struct process *p, struct socket *s, struct thread *t, const
 	/* one call is one connection's: what went on behind those records is its next chunks */
 	while (last && (w = TAILQ_FIRST(&last->waiting)) && rest >= w->chunk.len + RECORD_MORE) {
 		rest -= w->chunk.len + RECORD_MORE;
+		nobody = w->out;
 		decide(p->correlator, w, now);
-		look_inside(p, last, t, &w->chunk, now);
+		if (!nobody)
+			look_inside(p, last, t, &w->chunk, now);
 	}
 }
 
-static void received(struct process *p, struct socket *s, struct thread *t, const struct io *io)
+static void push_place(struct socket *s, __u64 addr, __u64 bytes)
 {
-	struct receive *r = &p->receives[p->nreceives++ % RECEIVES];
+	struct process *p = s->process;
+
+	p->places[p->nplaces++ % PLACES] = (struct place){addr, bytes, s->inode};
+}
+
+/*
+ * Follows the records through the bytes that were received.  Several of them are decrypted
+ * where they are, or one after the other at the front, to which rustls 0.23 moves what
+ * is left.
+ */
+static void received(struct socket *s, struct thread *t, const struct io *io)
+{
+	__u64 at = io->lead, front = io->addr;
+	struct record r, *before = unfinished(s, false);
+	bool first;
 	size_t i;
 
-	r->addr = io->addr;
-	r->bytes = io->bytes;
-	r->sock = s->inode;
-	for (i = 0; i < io->nrecords && i < RECORDS_MAX; i++)
-		push_record(s, record_of(io, i));
+	if (before) {
+		front += at - HEADER_SIZE - before->length;
+		if (at <= io->bytes)
+			before->partial = false;
+		if (!at) /* its end went by splice() */
+			drop_record(s, before);
+	}
+	if (at && at <= io->bytes)
+		push_place(s, io->addr + at, 0);
+	for (i = 0; i < io->nrecords && i < RECORDS_MAX; i++) {
+		/* it ends the handshake, unless the server has said nothing yet: early data */
+		first = s->changed[DIR_READ] && s->fd[DIR_WRITE] >= 0;
+		learn_cipher(s, DIR_READ, io->ctype[i], io->length[i]);
+		r = record_of(s, io, i);
+		at += HEADER_SIZE + r.length;
+		r.partial = at > io->bytes;
+		if (!r.partial) {
+			push_place(s, io->addr + at, 0);
+			push_place(s, front + HEADER_SIZE + r.length, 0);
+		}
+		if (!first)
+			push_record(s, r);
+	}
+	if (at < io->bytes) /* the chain broke, or there was more than is told */
+		push_place(s, io->addr + at, io->bytes - at);
 	s->unknown += io->rest;
 	if (t) {
 		t->received_on = s->inode;
+		t->received_at = io->fact.time;
 		t->early = !t->seen && !s->since;
 	}
 }
@@ -857,24 +1067,25 @@ static void received(struct process *p, struct socket *s, struct thread *t, cons
 /*
  * Did s receive a record that holds this plaintext?  If take, it is read with that; those
  * before it held no application data.  rustls gives one record at a time, OpenSSL one
- * in any number of pieces.
+ * in any number of pieces.  inner: of the inner session of TLS inside TLS.
  */
-static bool came_on(struct socket *s, const struct chunk *c, bool take)
+static bool came_on(struct socket *s, const struct chunk *c, bool inner, bool take)
 {
 	bool pieces = c->lib != LIB_RUSTLS;
 	size_t i;
 
-	if (pieces && s->half >= c->len) {
-		s->half -= take ? c->len : 0;
+	if (pieces && s->half[inner] >= c->len) {
+		s->half[inner] -= take ? c->len : 0;
 		return true;
 	}
 	for (i = 0; i < s->nrecords; i++) {
 		struct record r = s->records[i];
 
-		if (pieces ? r.length < c->len + TAG_SIZE : !fits(c, r))
+		if (r.partial || r.inner != inner ||
+		    (pieces ? r.length < c->len + TAG_SIZE : !fits(c, r)))
 			continue;
 		if (take) {
-			s->half = pieces ? r.length - TAG_SIZE - c->len : 0;
+			s->half[inner] = pieces ? r.length - TAG_SIZE - c->len : 0;
 			pop_record(s, i);
 		}
 		return true;
@@ -896,13 +1107,13 @@ static void feed_io(struct process *p, const struct io *io)
 		return;
 	/* a client may have encrypted early data before it sends its first message */
 	if (!known && io->nrecords && io->ctype[0] == CTYPE_HANDSHAKE)
-		s->since = io->dir == DIR_READ ? io->fact.time : t ? t->last_io : 0;
+		s->since = io->dir == DIR_READ ? io->fact.time : t ? MAX(t->last_io, 1) : 0;
 	if (t)
 		t->last_io = io->fact.time;
 	if (io->dir == DIR_WRITE)
 		written(p, s, t, io);
 	else
-		received(p, s, t, io);
+		received(s, t, io);
 	if (t)
 		t->adjacent = false;
 }
@@ -911,21 +1122,84 @@ static void feed_io(struct process *p, const struct io *io)
  * The socket that a record decrypted in place came from.  It is the record's end that
  * counts: that arrived last, just before it was decrypted, and is where it was received,
  * while the beginning may have been moved when its buffer grew, to where another
- * connection's used to be.  Behind the plaintext come 16 bytes of tag, in TLS 1.3 the
- * content type before them.
+ * connection's used to be.  rustls 0.23 leaves the plaintext at the front, also where an
+ * explicit nonce was before it.
  */
 static struct socket *received_in_place(struct process *p, const struct chunk *chunk)
 {
-	__u64 end = chunk->addr + chunk->len + 16;
-	size_t i, n = p->nreceives < RECEIVES ? p->nreceives : RECEIVES;
+	static const unsigned int more[] = {CIPHER_CHACHA, CIPHER_TLS13, CIPHER_GCM};
+	__u64 end = chunk->addr + chunk->len;
+	size_t i, k, n = MIN(p->nplaces, PLACES);
 
 	for (i = 1; i <= n; i++) {
-		struct receive *r = &p->receives[(p->nreceives - i) % RECEIVES];
+		struct place *place = &p->places[(p->nplaces - i) % PLACES];
 
-		if (end - r->addr < r->bytes || end - 1 - r->addr < r->bytes)
-			return find(&p->sockets, r->sock);
+		for (k = 0; k < sizeof(more) / sizeof(*more); k++)
+			if (end + more[k] - place->addr <= place->bytes)
+				return find(&p->sockets, place->sock);
 	}
 	return NULL;
+}
+
+/* Did s receive a whole record of exactly this plaintext that nobody has read yet? */
+static bool has_record(struct socket *s, const struct chunk *like, bool inner)
+{
+	size_t i;
+
+	for (i = 0; i < s->nrecords; i++)
+		if (s->records[i].inner == inner && !s->records[i].partial &&
+		    fits(like, s->records[i]))
+			return true;
+	return false;
+}
+
+/* Is it known whose the records are that s receives, and not o's?  weak: or supposed */
+static bool has_reader(struct socket *s, struct object *o, bool inner, bool weak)
+{
+	struct object *other;
+
+	LIST_FOREACH(other, &s->objects, bound)
+		if (other != o && (weak || !other->weak) && other->inner == inner &&
+		    (other->reads || !other->is_rustls))
+			return true;
+	return false;
+}
+
+/* Has s a record of this length that may be o's, as no other object reads it?  weak: none that
+ * is supposed to */
+static bool has_unread(struct socket *s, struct object *o, const struct chunk *like, bool inner,
+		       bool weak)
+{
+	return has_record(s, like, inner) && !has_reader(s, o, inner, weak);
+}
+
+/*
+ * Order alone: was it on s, on which this thread received last, that this plaintext came?
+ * Then a whole record of its length did, and none on another socket that waits to be read.
+ * OpenSSL gives a record in any number of pieces, which must make it whole.  Sets *inner
+ * if it is the inner session's of TLS inside TLS.
+ */
+static bool came_last_on(struct process *p, struct object *o, struct socket *s, struct thread *t,
+			 const struct chunk *chunk, bool *inner)
+{
+	struct chunk like = *chunk;
+	struct socket *other;
+
+	if (chunk->lib != LIB_RUSTLS) {
+		if (o->pieces_after != t->received_at)
+			o->pieces = 0;
+		o->pieces_after = t->received_at;
+		like.len = o->pieces += chunk->len;
+	}
+	*inner = has_unread(s, o, &like, true, false);
+	if (!*inner && !has_unread(s, o, &like, false, false))
+		return false;
+	TAILQ_FOREACH(other, &p->correlator->sockets, used)
+		if (other->process == p && other != s &&
+		    (has_unread(other, o, &like, true, true) ||
+		     has_unread(other, o, &like, false, true)))
+			return false;
+	return true;
 }
 
 /* Finds the evidence for what was read; false: later evidence may help */
@@ -933,24 +1207,45 @@ static bool decide_read(struct process *p, struct object *o, struct thread *t,
 			const struct chunk *chunk)
 {
 	struct socket *last = t && t->received_on ? find(&p->sockets, t->received_on) : NULL;
-	struct socket *s = chunk->lib == LIB_RUSTLS ? received_in_place(p, chunk) : NULL;
+	/* an object of rustls that reads never writes; but none overtakes what waits already */
+	bool may_come = chunk->lib != LIB_RUSTLS || o->candidate || o->before_loss ||
+			!TAILQ_EMPTY(&o->waiting);
+	struct socket *s = NULL;
+	bool inner;
 
-	if (o->weak && !came_on(o->socket, chunk, false))
+	if (o->weak && !came_on(o->socket, chunk, o->inner, false))
 		unbind(o);
+	if (chunk->lib == LIB_RUSTLS && (!o->socket || (o->weak && !o->inner)))
+		s = received_in_place(p, chunk);
 	/*
-	 * Order, if such a record came in; with the place it is sure.  A place that speaks
-	 * against it may be chance, as rustls up to 0.22 copies: then it is better not to
-	 * say.
+	 * The place is sure if such a record came in; if it speaks against the order it
+	 * may be chance, as rustls up to 0.22 copies: then it is better not to say.
 	 */
-	if ((!o->socket || (o->weak && s)) && (s ? s == last : last && !t->early) &&
-	    came_on(last, chunk, false)) {
-		bind(o, last, chunk->fact.time);
-		o->weak = !s;
+	if (s && s == last && came_on(s, chunk, false, false)) {
+		bind(o, s, chunk->fact.time);
+	} else if ((!s || s == last) && !o->socket && last && !t->early &&
+		   came_last_on(p, o, last, t, chunk, &inner)) {
+		/*
+		 * Plaintext of a connection that is older than the tracing, or than a
+		 * loss, may have been received before: then once is chance, twice is not.
+		 */
+		if (last->since || last->inode == o->candidate || last->inode == o->before_loss) {
+			bind(o, last, chunk->fact.time);
+			o->weak = true;
+			o->inner = inner;
+		}
+		may_come = true;
+		o->candidate = last->inode;
+		o->pieces = 0;
 	}
-	if (o->socket)
-		came_on(o->socket, chunk, true);
-	/* an object of rustls that reads never writes: nothing more will be learnt */
-	return o->socket || chunk->lib == LIB_RUSTLS;
+	if (o->socket) {
+		o->reads = true;
+		came_on(o->socket, chunk, o->inner, true);
+	} else if (last && chunk->lib == LIB_RUSTLS) {
+		/* most likely, and nobody shall wait for it */
+		came_on(last, chunk, has_record(last, chunk, true), true);
+	}
+	return o->socket || !may_come;
 }
 
 /*
@@ -1025,6 +1320,7 @@ static void feed_chunk(struct process *p, const struct chunk *chunk)
 		t->adjacent = true;
 	}
 	o->is_rustls = chunk->lib == LIB_RUSTLS;
+	p->has_openssl |= !o->is_rustls;
 	if (t)
 		t->seen = true;
 	enqueue(c, chunk, o, !decided);
@@ -1075,8 +1371,7 @@ void correlate_fact(struct correlator *c, const struct fact *f)
 	struct thread *t;
 
 	if (f->lost != c->lost) {
-		/* a close may be among what was lost: a binding could name the wrong socket */
-		drop_all(c, f->time);
+		doubt_all(c, f->time);
 		c->lost = f->lost;
 	}
 	p = get_process(c, f->tgid);
@@ -1130,7 +1425,7 @@ void correlate_tick(struct correlator *c, __u64 now)
 		next = TAILQ_NEXT(w, queue);
 		o = w->object;
 		if (o && w->since + WAIT_MAX <= now)
-			decide(c, w, w->since);
+			give_up(c, w, w->since);
 		/* undecided ones before it are of other connections, or would be its object's */
 		if (!w->object && w->since + ORDER_MAX <= now)
 			let_go(c, w);
@@ -1162,6 +1457,7 @@ struct correlator *correlate_new(correlate_fn fn, void *ctx)
 	TAILQ_INIT(&c->objects);
 	TAILQ_INIT(&c->sockets);
 	TAILQ_INIT(&c->queue);
+	TAILQ_INIT(&c->out);
 	return c;
 }
 

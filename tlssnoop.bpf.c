@@ -153,7 +153,7 @@ struct regs {
 };
 
 struct pt_regs {
-	unsigned long di, si, dx, orig_ax;
+	unsigned long di, si, dx, r10, orig_ax;
 } KERNEL_TYPE;
 
 #define arg1(r)	       ((r)->di)
@@ -174,6 +174,7 @@ struct pt_regs {
 #define sys_arg1(r)	  ((r)->di)
 #define sys_arg2(r)	  ((r)->si)
 #define sys_arg3(r)	  ((r)->dx)
+#define sys_arg4(r)	  ((r)->r10)
 
 enum {
 	SYS_READ = 0,
@@ -182,10 +183,12 @@ enum {
 	SYS_READV = 19,
 	SYS_WRITEV = 20,
 	SYS_DUP2 = 33,
+	SYS_SENDFILE = 40,
 	SYS_SENDTO = 44,
 	SYS_RECVFROM = 45,
 	SYS_SENDMSG = 46,
 	SYS_RECVMSG = 47,
+	SYS_SPLICE = 275,
 	SYS_DUP3 = 292,
 	SYS_RECVMMSG = 299,
 	SYS_SENDMMSG = 307,
@@ -221,6 +224,7 @@ struct pt_regs {
 #define sys_arg1(r)	  ((r)->orig_x0)
 #define sys_arg2(r)	  ((r)->regs[1])
 #define sys_arg3(r)	  ((r)->regs[2])
+#define sys_arg4(r)	  ((r)->regs[3])
 
 enum {
 	SYS_DUP3 = 24,
@@ -229,6 +233,8 @@ enum {
 	SYS_WRITE = 64,
 	SYS_READV = 65,
 	SYS_WRITEV = 66,
+	SYS_SENDFILE = 71,
+	SYS_SPLICE = 76,
 	SYS_SENDTO = 206,
 	SYS_RECVFROM = 207,
 	SYS_SENDMSG = 211,
@@ -1611,7 +1617,10 @@ __noinline int io_done(__u64 fd, __u64 buffer, __u64 count, __u64 bytes, __u64 h
 	if (find_buffers(io, buffer, count, HOW_BUFFERS(how)))
 		goto discard;
 	io->addr = io->iov[0];
-	is_record = bytes >= HEADER_SIZE && record_at(io);
+	/* of what is written, the header was offered whole though perhaps not taken */
+	is_record = (bytes >= HEADER_SIZE ||
+		     (HOW_BUFFERS(how) == BUF && io->dir == DIR_WRITE && count >= HEADER_SIZE)) &&
+		    record_at(io);
 	if (note_nested(io, is_record, file))
 		goto discard;
 	stream = stream_of(sock, is_record);
@@ -1622,7 +1631,7 @@ __noinline int io_done(__u64 fd, __u64 buffer, __u64 count, __u64 bytes, __u64 h
 		return 0;
 	}
 	read_ends(&io->ends, file);
-	io->left = stream->left[io->dir & 1];
+	io->lead = io->left = stream->left[io->dir & 1];
 	io->to_walk = bytes;
 	for (i = 0; i <= RECORDS_MAX; i++)
 		if (!walk(io))
@@ -1638,6 +1647,9 @@ discard:
 	bpf_ringbuf_discard(io, BPF_RB_NO_WAKEUP);
 	return 0;
 }
+
+#define MSG_PEEK     0x2
+#define MSG_ERRQUEUE 0x2000
 
 /* sendmmsg, recvmmsg: an array of {struct msghdr, bytes (u32), padding} */
 #define MMSGHDR_SIZE 64
@@ -1658,6 +1670,24 @@ static __noinline int messages_done(__u32 fd, __u64 array, __u32 count, __u32 di
 }
 
 /*
+ * Bytes went from or to a socket and through no buffer of the process: splice, sendfile.
+ * Within a record they take the rest of it; behind its end nobody can say what they
+ * are, and the chain is taken up again where a buffer begins with a record.
+ */
+static __noinline int pass_unseen(__u32 fd, __u32 dir, __u64 bytes)
+{
+	__u64 sock = socket_inode(file_of(fd));
+	struct stream *stream = sock ? stream_of(sock, false) : NULL;
+	__u64 *left;
+
+	if (!stream)
+		return 0;
+	left = &stream->left[dir & 1];
+	*left -= *left < bytes ? *left : bytes;
+	return 0;
+}
+
+/*
  * The end of a system call.  Its arguments are still in the saved registers, so the entry,
  * which would cost every system call of the machine as much again, is not watched.
  */
@@ -1673,6 +1703,15 @@ int sys_exit(__u64 *ctx)
 	if (buffers == NO_IO) {
 		if (ret < 0)
 			return 0;
+		if (nr == SYS_SPLICE || nr == SYS_SENDFILE) {
+			if (ret && traced(false)) {
+				if (nr == SYS_SPLICE)
+					pass_unseen(sys_arg1(regs), DIR_READ, ret);
+				pass_unseen(nr == SYS_SPLICE ? sys_arg3(regs) : sys_arg1(regs),
+					    DIR_WRITE, ret);
+			}
+			return 0;
+		}
 		if (nr == SYS_CLOSE)
 			closed = sys_arg1(regs);
 		else if (nr == SYS_DUP2 || nr == SYS_DUP3)
@@ -1686,6 +1725,10 @@ int sys_exit(__u64 *ctx)
 		return 0;
 	}
 	if (!ret || (ret < 0 && dir == DIR_READ) || !traced(false))
+		return 0;
+	/* what is peeked at comes again, and an error queue is no data */
+	if ((nr == SYS_RECVFROM && sys_arg4(regs) & (MSG_PEEK | MSG_ERRQUEUE)) ||
+	    (nr == SYS_RECVMSG && sys_arg3(regs) & (MSG_PEEK | MSG_ERRQUEUE)))
 		return 0;
 	if (ret < 0) {
 		/* what a full socket refuses still says whose the record is */

@@ -154,6 +154,7 @@ struct io {
 	__u16 length[RECORDS_MAX]; /* bytes after the header */
 	__u8 ctype[RECORDS_MAX];   /* content type: 23 is application data */
 	__u64 rest;		   /* bytes behind those records that hold further ones */
+	__u64 lead;		   /* bytes that were missing of a record that began before */
 	/* the kernel side's own, while it walks through the buffers */
 	__u64 iov[2];  /* the buffer that it is in: address, length */
 	__u64 vector;  /* address of its struct iovec */
@@ -166,6 +167,6 @@ struct io {
 _Static_assert(sizeof(struct endpoints) == 40, "layout shared with the kernel side");
 _Static_assert(sizeof(struct fact) == 40, "layout shared with the kernel side");
 _Static_assert(sizeof(struct chunk) == 160, "layout shared with the kernel side");
-_Static_assert(sizeof(struct io) == 216, "layout shared with the kernel side");
+_Static_assert(sizeof(struct io) == 224, "layout shared with the kernel side");
 
 #endif

@@ -147,7 +147,7 @@ static void sent(int tid, int fd, __u64 sock, __u16 first, __u16 second)
 	give(&io.fact, FACT_IO, tid, fd, sock);
 }
 
-/* A receive in which a record of this length begins, or none if that is 0 */
+/* A receive in which a record of this length begins, or if that is 0 one ends */
 static void received_part(int tid, int fd, __u64 sock, __u64 addr, __u64 bytes, __u16 length)
 {
 	struct io io = {
@@ -155,6 +155,7 @@ static void received_part(int tid, int fd, __u64 sock, __u64 addr, __u64 bytes, 
 		.addr = addr,
 		.bytes = bytes,
 		.nrecords = length > 0,
+		.lead = length ? 0 : bytes,
 		.length = {length},
 		.ctype = {23},
 		.ends.family = 2,
@@ -169,15 +170,35 @@ static void received(int tid, int fd, __u64 sock, __u64 addr, __u64 bytes)
 	received_part(tid, fd, sock, addr, bytes, bytes - 5);
 }
 
-/* A client's first message */
-static void hello(int tid, int fd, __u64 sock)
+/* A client's first message, at its end or at the server's */
+static void hello_at(enum direction dir, int tid, int fd, __u64 sock)
 {
 	struct io io = {
-		.dir = DIR_READ,
+		.dir = dir,
 		.bytes = 300,
 		.nrecords = 1,
 		.length = {295},
 		.ctype = {22},
+		.ends.family = 2,
+	};
+
+	give(&io.fact, FACT_IO, tid, fd, sock);
+}
+
+static void hello(int tid, int fd, __u64 sock)
+{
+	hello_at(DIR_READ, tid, fd, sock);
+}
+
+/* The end of a handshake of TLS 1.2: from here on encrypted, and Finished, so long */
+static void change_cipher(int tid, int fd, __u64 sock, __u16 finished)
+{
+	struct io io = {
+		.dir = DIR_WRITE,
+		.bytes = 6 + 5 + finished,
+		.nrecords = 2,
+		.length = {1, finished},
+		.ctype = {20, 22},
 		.ends.family = 2,
 	};
 
@@ -213,6 +234,26 @@ static void part(int tid, __u64 key, const char *text, __u64 at, __u64 len, __u6
 	c->lib = LIB_RUSTLS;
 	c->dir = DIR_WRITE;
 	memcpy(c->data, text + at, captured);
+	give(&c->fact, FACT_CHUNK, tid, -1, 0);
+	free(c);
+}
+
+/* Plaintext of the outer session of TLS inside TLS: the header of an inner record at its front */
+static void decrypt_record(int tid, __u64 key, __u64 len, __u64 addr, __u16 inner)
+{
+	__u8 header[] = {23, 3, 3, inner >> 8, inner & 255};
+	struct chunk *c = calloc(1, sizeof(*c) + sizeof(header));
+
+	if (!c)
+		abort();
+	c->key = key;
+	c->addr = addr;
+	c->off = ++number;
+	c->len = c->part_len = len;
+	c->captured = sizeof(header);
+	c->lib = LIB_RUSTLS;
+	c->dir = DIR_READ;
+	memcpy(c->data, header, sizeof(header));
 	give(&c->fact, FACT_CHUNK, tid, -1, 0);
 	free(c);
 }
@@ -253,31 +294,40 @@ static void check_lengths(void)
 		const char *name;
 		__u64 plain, record;
 		bool fits;
+		__u16 finished; /* of the handshake, if it was seen */
 	} rows[] = {
-		{"TLS 1.3", 100, 100 + TLS13, true},
-		{"TLS 1.3, one byte", 1, 1 + TLS13, true},
-		{"TLS 1.3, a full record", CHUNK_MAX, CHUNK_MAX + TLS13, true},
-		{"TLS 1.2 GCM", 100, 100 + TLS12_GCM, true},
-		{"ChaCha20", 100, 100 + TLS_CHACHA, true},
+		{"TLS 1.3", 100, 100 + TLS13, true, 0},
+		{"TLS 1.3, one byte", 1, 1 + TLS13, true, 0},
+		{"TLS 1.3, a full record", CHUNK_MAX, CHUNK_MAX + TLS13, true, 0},
+		{"TLS 1.2 GCM", 100, 100 + TLS12_GCM, true, 0},
+		{"ChaCha20", 100, 100 + TLS_CHACHA, true, 0},
 		/* IV, then plaintext, SHA-1 digest and padding together in blocks */
-		{"CBC, MAC then encrypt", 100, 16 + 128, true},
+		{"CBC, MAC then encrypt", 100, 16 + 128, true, 64},
 		/* 11 + 20 bytes and the padding's length fill two blocks */
-		{"CBC, the smallest padding", 11, 16 + 32, true},
-		{"CBC, the largest padding", 12, 16 + 48, true},
+		{"CBC, the smallest padding", 11, 16 + 32, true, 64},
+		{"CBC, the largest padding", 12, 16 + 48, true, 64},
 		/* IV, then plaintext and padding in blocks, then SHA-256 digest */
-		{"CBC, encrypt then MAC", 100, 16 + 112 + 32, true},
-		{"CBC, SHA-384", 100, 16 + 112 + 48, true},
-		{"a shorter record", 100, 99, false},
-		{"a record of the same length", 100, 100, false},
-		{"TLS 1.3, one byte less", 100, 99 + TLS13 - 1, false},
-		{"TLS 1.3, one byte more", 100, 101 + TLS13, false},
-		{"GCM, one byte more", 100, 101 + TLS12_GCM, false},
-		{"twice the length", 100, 200 + TLS13, false},
+		{"CBC, encrypt then MAC", 100, 16 + 112 + 32, true, 80},
+		{"CBC, SHA-384", 100, 16 + 112 + 48, true, 96},
+		{"CBC, if nothing says that it is", 100, 16 + 128, false, 0},
+		{"GCM, if the handshake says so", 100, 100 + TLS12_GCM, true, 40},
+		{"GCM, and this is not", 100, 100 + TLS_CHACHA, false, 40},
+		{"ChaCha20, if the handshake says so", 100, 100 + TLS_CHACHA, true, 32},
+		{"a shorter record", 100, 99, false, 0},
+		{"a record of the same length", 100, 100, false, 0},
+		{"TLS 1.3, one byte less", 100, 99 + TLS13 - 1, false, 0},
+		{"TLS 1.3, one byte more", 100, 101 + TLS13, false, 0},
+		{"GCM, one byte more", 100, 101 + TLS12_GCM, false, 0},
+		{"twice the length", 100, 200 + TLS13, false, 0},
 	};
 	size_t i;
 
 	for (i = 0; i < sizeof(rows) / sizeof(*rows); i++) {
 		begin();
+		if (rows[i].finished) {
+			hello(1, 3, 103);
+			change_cipher(1, 3, 103, rows[i].finished);
+		}
 		encrypt(1, 0xa, rows[i].plain);
 		sent(1, 3, 103, rows[i].record, 0);
 		correlate_flush(correlator);
@@ -312,6 +362,38 @@ static void check_writes(void)
 	end("3:3 4:4", "of equal length, sent in the other order");
 	ok(conn[1] == conn[3] && conn[2] == conn[4] && conn[1] != conn[2],
 	   "... each with its own number");
+
+	begin();
+	encrypt(1, 0xa, 10);
+	received(1, 5, 105, 0x1000, 5 + 50 + TLS13);
+	sent(1, 3, 103, 10 + TLS13, 0);
+	end("1:-", "a connection older than the tracing may send what is older as well");
+
+	begin();
+	hello(1, 3, 103);
+	encrypt(1, 0xa, 10);
+	received(1, 5, 105, 0x1000, 5 + 50 + TLS13);
+	sent(1, 3, 103, 10 + TLS13, 0);
+	end("1:3", "... but for one that was seen from its start");
+
+	begin();
+	hello(1, 3, 103);
+	hello(1, 4, 104);
+	encrypt(1, 0xa, 10);
+	tick_after(101);
+	expect("1:-", "its record may come too late");
+	encrypt(1, 0xb, 10);
+	sent(1, 3, 103, 10 + TLS13, 0);
+	end("2:-", "... and is not another connection's then");
+
+	begin();
+	hello(1, 3, 103);
+	memory(1, DIR_WRITE, 0xa, 10);
+	sent(1, 3, 103, 10 + TLS13, 0);
+	hello(1, 4, 104);
+	encrypt(1, 0xb, 2);
+	sent(1, 3, 103, 2 + TLS13, 0); /* an alert of OpenSSL's, which nobody sees */
+	end("1:3 2:-", "what OpenSSL owns is not rustls's");
 
 	begin();
 	encrypt(1, 0xa, 10);
@@ -367,6 +449,13 @@ static void check_memory(void)
 	ok(conn[1] == conn[2], "... both directions have one number");
 
 	begin();
+	hello_at(DIR_WRITE, 1, 3, 103); /* the first that is seen of the thread */
+	received(1, 3, 103, 0x1000, 5 + 500 + TLS13);
+	memory(1, DIR_WRITE, 0xa, 105);
+	sent(1, 3, 103, 52 + TLS13, 105 + TLS13);
+	end("1:3", "a client's first bytes, sent with the end of its handshake");
+
+	begin();
 	memory(1, DIR_WRITE, 0xa, 20);
 	memory(1, DIR_READ, 0xa, 10);
 	sent(1, 3, 103, 20 + TLS13, 0);
@@ -408,18 +497,43 @@ static void check_reads(void)
 	received(1, 3, 103, 0x1000, 4096);
 	decrypt(1, 0xa, 4096 - 5 - TLS13, 0x1005);
 	received(1, 4, 104, 0x9000, 5 + 10 + TLS13);
-	decrypt(1, 0xb, 10, 0x1400);
-	end("1:3 2:-", "plaintext where another connection's receive went: chance or not?");
+	decrypt(1, 0xb, 10, 0x2000 - TLS13 - 10);
+	end("1:3 2:-", "plaintext where another connection's record ended: chance or not?");
 
 	begin();
 	hello(1, 3, 103);
 	received(1, 3, 103, 0x1000, 5 + 10 + TLS13);
 	received(1, 3, 103, 0x1000 + 5 + 10 + TLS13, 5 + 10 + TLS13);
 	decrypt(1, 0xa, 10, 0x55000);
+	hello(1, 4, 104);
 	received(1, 4, 104, 0x2000, 5 + 30 + TLS13);
 	decrypt(1, 0xb, 30, 0x55000);
 	decrypt(1, 0xa, 10, 0x55000);
 	end("1:3 2:4 3:3", "reads by order, then by their object's socket");
+
+	begin();
+	received(1, 2, 102, 0x1000, 5 + 7 + TLS13);
+	decrypt(1, 0x9, 7, 0x1005); /* from now on the thread is known */
+	received(1, 3, 103, 0x2000, 5 + 10 + TLS13);
+	decrypt(1, 0xa, 10, 0x55000);
+	expect("1:2", "a connection older than the tracing: once may be chance");
+	received(1, 3, 103, 0x2000, 5 + 20 + TLS13);
+	decrypt(1, 0xa, 20, 0x55000);
+	end("2:3 3:3", "... and twice is not");
+
+	begin();
+	hello(1, 3, 103);
+	hello(1, 4, 104);
+	received(1, 3, 103, 0x1000, 5 + 10 + TLS13);
+	received(1, 4, 104, 0x2000, 5 + 10 + TLS13);
+	decrypt(1, 0xa, 10, 0x55000);
+	end("1:-", "two connections received such a record, and nobody has read it");
+
+	begin();
+	hello(1, 3, 103);
+	received_part(1, 3, 103, 0x1000, 20, 10 + TLS13);
+	decrypt(1, 0xa, 10, 0x55000);
+	end("1:-", "a record of which the end has not come was not read");
 
 	begin();
 	received(1, 3, 103, 0x1000, 5 + 10 + TLS13);
@@ -441,6 +555,40 @@ static void check_reads(void)
 	correlate_flush(correlator);
 	ok(!strcmp(out, "1:3"), "one record in two receives");
 	correlate_free(correlator);
+}
+
+static void check_inner(void)
+{
+	begin();
+	hello(1, 3, 103);
+	received(1, 3, 103, 0x1000, 5 + 1022 + TLS13);
+	decrypt_record(1, 0xa, 1022, 0x1005, 1000 + TLS13);
+	decrypt(1, 0xb, 1000, 0x55000);
+	expect("1:3 2:3", "TLS inside TLS: the outer record in place, the inner one by order");
+	received(1, 3, 103, 0x1000, 5 + 1022 + TLS13);
+	received_part(1, 3, 103, 0x1000 + 5 + 1022 + TLS13, 500, 1000 + TLS13);
+	decrypt_record(1, 0xa, 1022, 0x1005, 1000 + TLS13);
+	received_part(1, 3, 103, 0x1000 + 5 + 1022 + TLS13 + 500, 5 + 1000 + TLS13 - 500, 0);
+	decrypt(1, 0xa, 1000, 0x1000 + 5 + 1022 + TLS13 + 5);
+	decrypt(1, 0xb, 1000, 0x55000);
+	end("3:3 4:3 5:3", "... an outer record like the inner one, whose end came after that");
+
+	begin();
+	hello(1, 3, 103);
+	hello(1, 4, 104);
+	received(1, 3, 103, 0x1000, 5 + 1022 + TLS13);
+	decrypt_record(1, 0xa, 1022, 0x1005, 1000 + TLS13);
+	received(1, 4, 104, 0x9000, 5 + 1022 + TLS13);
+	decrypt_record(1, 0xc, 1022, 0x9005, 1000 + TLS13);
+	decrypt(1, 0xb, 1000, 0x55000);
+	end("1:3 2:4 3:-", "two connections have such an inner record, and nobody has read it");
+
+	begin();
+	hello(1, 3, 103);
+	received(1, 3, 103, 0x1000, 5 + 600 + TLS13);
+	decrypt_record(1, 0xa, 600, 0x1005, 1000 + TLS13);
+	decrypt(1, 0xb, 1000, 0x55000);
+	end("1:3 2:-", "an inner record of which the end has not come was not read");
 }
 
 static void check_close(void)
@@ -575,6 +723,15 @@ static void check_lost(void)
 	end("5:- 6:-", "and what was known is forgotten");
 
 	begin();
+	encrypt(1, 0xb, 10);
+	sent(1, 4, 104, 10 + TLS13, 0);
+	lost = 1;
+	encrypt(2, 0xb, 30);
+	encrypt(1, 0xc, 30);
+	sent(1, 4, 104, 30 + TLS13, 0);
+	end("1:4 2:4 3:-", "what was known before is worth a first piece of evidence");
+
+	begin();
 	part(1, 0xa, "abcdef", 0, 2, 2);
 	lost = 1; /* the part in the middle */
 	part(1, 0xa, "abcdef", 4, 2, 2);
@@ -658,6 +815,19 @@ static void check_time(void)
 	expect("4:5", "30 ms");
 	tick_after(10);
 	end("2:3 3:-", "after 100 ms a chunk has what is known of its object");
+
+	begin();
+	encrypt(1, 0xa, 10);
+	sent(1, 3, 103, 10 + TLS13, 0);
+	encrypt(1, 0xb, 50); /* waits, and is before the others */
+	encrypt(1, 0xa, 20);
+	now += 5 * MS;
+	encrypt(1, 0xa, 30);
+	now += 80 * MS;
+	sent(1, 3, 103, 20 + TLS13, 0);
+	tick_after(22);
+	end("1:3 2:- 3:3 4:3",
+	    "a chunk whose evidence came late is not overtaken by the next of its connection");
 
 	begin();
 	for (i = 0; i < 4; i++)
@@ -837,6 +1007,7 @@ int main(void)
 	check_writes();
 	check_memory();
 	check_reads();
+	check_inner();
 	check_close();
 	check_dup();
 	check_process();

@@ -80,26 +80,7 @@ one_of_them() {
 
 # tunnelled CURL-OPTION...: curl gets files through an HTTPS proxy
 tunnelled() {
-	local out=$BATS_TEST_TMPDIR/tunnel.stdout err=$BATS_TEST_TMPDIR/tunnel.stderr
-	local tunnel proxy site size
-	: >"$out" # what an earlier one said
-	"$PYTHON" "$TESTS/tunnel.py" --cert "$CERT" --key "$KEY" --truth "$TRUTH" \
-		--inner-truth "$TRUTH.inner" >"$out" 2>"$err" 3>&- &
-	tunnel=$!
-	STARTED+=("$tunnel")
-	line_comes '^listening ' "$out" "$tunnel" || fail 'no tunnel' "$(cat "$err")"
-	read -r _ proxy site <"$out"
-	start_curl --http1.1 --proxy "https://localhost:$proxy" --proxy-cacert "$CERT" "$@"
-	start_tlssnoop -j -p "$CURL_PID"
-	for size in 1 16385 3 300000; do
-		echo "url = https://localhost:$site/$size"
-		echo "output = $BATS_TEST_TMPDIR/got.$size"
-	done | configure_curl
-	wait_curl
-	for size in 1 16385 3 300000; do
-		(($(stat -c %s "$BATS_TEST_TMPDIR/got.$size") == size)) || fail "not $size bytes"
-	done
-	wait_pid 20 "$tunnel" || fail 'the tunnel failed' "$(cat "$err")"
+	get_through_tunnel "$@"
 	ended_well
 	TARGET_PID=$CURL_PID compare json --stream --inner-truth "$TRUTH.inner"
 }
@@ -292,4 +273,38 @@ renumbered() {
 		renumbered -j "$bio"
 		"$PYTHON" "$TESTS/trace.py" conns --format json --name 'conn ([0-9]+) ' --ends 2 "$TRACE"
 	done
+}
+
+# same_bytes: all that the truth has was seen, no other, and nothing with another's fd. Each call
+# is one line, and its payload names the connection.
+same_bytes() {
+	diff <(awk '$1 != "close" { print $1, $3 }' "$TRUTH" | sort) \
+		<(awk 'NR > 1 { print $5, $7 }' "$TRACE" | sort) >"$BATS_TEST_TMPDIR/differences" ||
+		fail 'other bytes than the truth has' "$(head "$BATS_TEST_TMPDIR/differences")"
+	awk 'FNR == NR { truth[$2 " " $1 " " $3] = 1; next }
+		FNR == 1 { next }
+		$4 == "-" { unknown++; next }
+		!(($4 " " $5 " " $7) in truth) { print "wrong: " substr($0, 1, 100); wrong++ }
+		END { print FNR - 1, "lines,", unknown + 0, "without fd"; exit wrong > 0 }' \
+		"$TRUTH" "$TRACE"
+}
+
+# unseen BIO: 100 connections at once, on 200 threads
+unseen() {
+	start_target "$TESTS/ssl_target" --truth "$TRUTH" --bio "$1" --mode threads
+	start_tlssnoop -x -B 65536 -p "$TARGET_PID"
+	go
+	wait_target
+	ended_well
+	same_bytes
+}
+
+@test "io_uring: the bytes are right, and no fd is wrong" {
+	[[ $(cat /proc/sys/kernel/io_uring_disabled 2>/dev/null || echo 0) == 0 ]] || skip 'no io_uring here'
+	unseen uring
+	(($(awk 'NR > 1 && $4 != "-"' "$TRACE" | wc -l) == 0)) || fail 'there is an fd: the manual says no'
+}
+
+@test "splice: records of which a part is not seen bring no wrong fd" {
+	unseen pipe
 }

@@ -24,6 +24,7 @@ LIBSSL=$(ldd "$TESTS/ssl_target" 2>/dev/null | awk '$1 ~ /^libssl/ { print $3 }'
 SIZES=(1 8192 16385 1048576)	# of the files that nginx has
 
 BY=()	# the command that starts a target, if it is not started plainly
+SERVER_DIR=	# of a database
 STARTED=()	# pids of this test that nobody has waited for yet
 
 fail() {
@@ -414,6 +415,68 @@ compare_witnesses() {
 	"$PYTHON" "$TESTS/many.py" "$@" "$WITNESS" "$TRACE"
 }
 
+# get_through_tunnel CURL-OPTION...: curl gets files through an HTTPS proxy; sets CURL_PID. Truth of
+# the session with the proxy in TRUTH, of the one within in TRUTH.inner.
+get_through_tunnel() {
+	local out=$BATS_TEST_TMPDIR/tunnel.stdout err=$BATS_TEST_TMPDIR/tunnel.stderr
+	local tunnel proxy site size
+	: >"$out" # what an earlier one said
+	"$PYTHON" "$TESTS/tunnel.py" --cert "$CERT" --key "$KEY" --truth "$TRUTH" \
+		--inner-truth "$TRUTH.inner" >"$out" 2>"$err" 3>&- &
+	tunnel=$!
+	STARTED+=("$tunnel")
+	line_comes '^listening ' "$out" "$tunnel" || fail 'no tunnel' "$(cat "$err")"
+	read -r _ proxy site <"$out"
+	start_curl --http1.1 --proxy "https://localhost:$proxy" --proxy-cacert "$CERT" "$@"
+	start_tlssnoop -j -p "$CURL_PID"
+	for size in 1 16385 3 300000; do
+		echo "url = https://localhost:$site/$size"
+		echo "output = $BATS_TEST_TMPDIR/got.$size"
+	done | configure_curl
+	wait_curl
+	for size in 1 16385 3 300000; do
+		(($(stat -c %s "$BATS_TEST_TMPDIR/got.$size") == size)) || fail "not $size bytes"
+	done
+	wait_pid 20 "$tunnel" || fail 'the tunnel failed' "$(cat "$err")"
+}
+
+# as_nobody COMMAND...: takes the place of the shell, which is to be one of its own
+as_nobody() {
+	exec setpriv --reuid nobody --regid nogroup --clear-groups "$@" 3>&-
+}
+
+# make_server_dir: with the certificate and its key, for nobody; sets SERVER_DIR
+make_server_dir() {
+	SERVER_DIR=$(mktemp -d)	# not below the test's, where only root comes
+	cp "$CERT" "$KEY" "$SERVER_DIR"
+	chown -R nobody "$SERVER_DIR"
+}
+
+# mariadb ARG...: the server, for nobody else. Takes the place of the shell.
+mariadb() {
+	PATH=$PATH:/usr/sbin as_nobody mariadbd --no-defaults \
+		--datadir="$SERVER_DIR" --socket="$SERVER_DIR/socket" --pid-file="$SERVER_DIR/pid" \
+		--innodb-log-file-size=4M --innodb-buffer-pool-size=8M "$@"
+}
+
+# start_mariadb: sets MARIADB_PID and MARIADB_PORT; its user is "tester"
+start_mariadb() {
+	local err=$BATS_TEST_TMPDIR/mariadb.stderr tables
+	MARIADB_PORT=$(free_port)
+	make_server_dir
+	tables=$(find /usr/share/mysql /usr/share/mariadb -name 'm*_system_tables.sql' -print -quit)
+	{
+		printf 'create database mysql;\nuse mysql;\n'
+		cat "$tables"
+		echo "insert into global_priv values ('127.0.0.1', 'tester', '{\"access\": $((2 ** 63 - 1))}');"
+	} | mariadb --bootstrap 2>"$err" || fail 'no tables for mariadbd' "$(cat "$err")"
+	mariadb --port="$MARIADB_PORT" --bind-address=127.0.0.1 --skip-name-resolve \
+		--ssl-cert="$SERVER_DIR/cert.pem" --ssl-key="$SERVER_DIR/key.pem" 2>"$err" &
+	MARIADB_PID=$!
+	STARTED+=("$MARIADB_PID")
+	line_comes 'ready for connections' "$err" "$MARIADB_PID" || fail 'no mariadbd' "$(cat "$err")"
+}
+
 # finish: as teardown: end what the test left behind, and show its files if it failed
 finish() {
 	local pid file
@@ -422,6 +485,7 @@ finish() {
 		eventually 5 gone "$pid" || kill -KILL "$pid"
 		wait "$pid" || :
 	done
+	[[ -z $SERVER_DIR ]] || rm -r "$SERVER_DIR"
 	[[ -z $BATS_TEST_COMPLETED ]] || return 0
 	for file in "$TARGET_OUT" "$TARGET_ERR" "$BATS_TEST_TMPDIR"/{relay,curl}.stderr \
 		"$SNOOP_ERR" "$TRACE"; do

@@ -202,6 +202,7 @@ function serveHttps() {
 		request.resume();
 		request.on('end', () => response.end(body(request.url)));
 	});
+	server.keepAliveTimeout = 0;	// on a slow machine the next round is long in coming
 	let ended = 0;
 	server.on('secureConnection', (socket) => socket.on('close', () =>
 		++ended === CONNS && server.close()));

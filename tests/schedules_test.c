@@ -36,6 +36,8 @@
  *    plaintext of so many lengths that chance is enough.
  *  - A connection that is not read from for a while (PAUSED) before anything was read
  *    from it at all: only the order of calls could tell whose plaintext it is.
+ *  - The alert by which a connection of OpenSSL's ends, in a program that uses rustls, if
+ *    that is all that it ever sends: nothing says that there is OpenSSL.
  *  - Plaintext that OpenSSL on memory buffers has decrypted before the tracing began.
  *  - Equal lengths together with LATE_FLUSH: of two messages of one length that are both
  *    encrypted and both not sent, a record does not tell which it is.
@@ -98,6 +100,7 @@ struct op {
 	int nested;
 	int nrecords;
 	__u64 hidden; /* key, if it is no application data */
+	__u64 lead;   /* bytes of a record that began before */
 	__u64 addr;
 	__u64 len;
 	__u16 length[IO_RECORDS];
@@ -119,8 +122,9 @@ struct queue {
 struct conn {
 	bool live, busy, closing;
 	enum model model;
-	int overhead; /* of a record: TLS 1.3, or 1.2 with GCM or ChaCha20 */
-	int owner;    /* the thread that has it, or -1: any */
+	bool to_front; /* what is left of the buffer moves after each record */
+	int overhead;  /* of a record: TLS 1.3, or 1.2 with GCM or ChaCha20 */
+	int owner;     /* the thread that has it, or -1: any */
 	int fd;
 	__u64 inode;
 	int uid;
@@ -349,6 +353,7 @@ static void give_io(struct process *p, struct thread *t, const struct op *op)
 		.bytes = op->len,
 		.dir = op->dir,
 		.nrecords = op->nrecords,
+		.lead = op->lead,
 	};
 
 	memcpy(io.length, op->length, sizeof(op->length));
@@ -487,7 +492,7 @@ static struct op *add_op(struct thread *t, enum op_type type)
 		abort();
 	op->type = type;
 	op->nrecords = 0;
-	op->hidden = 0;
+	op->hidden = op->lead = 0;
 	op->nested = NESTED_NONE;
 	return op;
 }
@@ -532,6 +537,7 @@ static void add_receive(struct thread *t, __u64 addr, __u32 bytes, const struct 
 	op->dir = DIR_READ;
 	op->addr = addr;
 	op->len = bytes;
+	op->lead = c->left_in;
 	follows = c->left_in == (at == begin || r == end ? 0 : at + r->wire + 5 - begin);
 	if (at < begin && r < end)
 		at += (r++)->wire + 5;
@@ -547,7 +553,7 @@ static void add_send(struct thread *t, __u32 bytes)
 {
 	struct conn *c = t->conn;
 	struct queue *q = &c->out;
-	bool is_record = !q->done && bytes >= 5;
+	bool is_record = !q->done; /* it is offered whole */
 	bool follows = c->left == (q->done ? q->records[0].wire + 5 - q->done : 0);
 	struct op *op = NULL;
 	__u32 n;
@@ -725,7 +731,6 @@ static void decrypt(struct process *p, struct thread *t)
 	struct conn *c = t->conn;
 	struct queue *q = &c->in;
 	__u64 copy, at = c->buffer;
-	__u32 explicit_nonce = c->overhead == 24 ? 8 : 0;
 
 	while (q->n && !c->unread && c->used >= q->records[0].wire + 5) {
 		__u32 plain = q->records[0].plain, wire = q->records[0].wire;
@@ -733,7 +738,8 @@ static void decrypt(struct process *p, struct thread *t)
 		switch (c->model) {
 		case IN_PLACE:
 		case OWN_BUFFER:
-			add_chunk(t, DIR_READ, at + 5 + explicit_nonce, plain, NESTED_NONE);
+			add_chunk(t, DIR_READ, (c->to_front ? c->buffer : at) + 5, plain,
+				  NESTED_NONE);
 			break;
 		case COPIED:
 			copy = get_memory(p, plain);
@@ -847,6 +853,7 @@ static struct conn *new_conn(struct process *p, struct thread *t)
 	*c = (struct conn){.live = true, .uid = ++w.nuids, .inode = ++w.last_inode, .owner = -1};
 	c->model = chance(90) ? p->model : (enum model)below(MODELS);
 	c->overhead = overheads[below(4)];
+	c->to_front = chance(50);
 	/* event loops have one thread, blocking code keeps its thread */
 	if (c->model == MEMORY_BIO)
 		c->owner = 0;
@@ -864,8 +871,9 @@ static struct conn *new_conn(struct process *p, struct thread *t)
 static void turn_open(struct process *p, struct thread *t)
 {
 	struct queue hello = {{{0, 200 + below(300), 22}}, .n = 1};
-	struct queue finished = {{{0, 75, 20}}, .n = 1};
+	struct queue finished = {.n = 0};
 	struct conn *c = new_conn(p, t);
+	__u32 mac = chance(50) ? 36 : 52; /* Finished, by the digest, in TLS 1.3 */
 
 	if (!c)
 		return;
@@ -879,20 +887,28 @@ static void turn_open(struct process *p, struct thread *t)
 	if (c->overhead == 17) {
 		/* under the handshake's keys, so by an object of their own */
 		push_hidden(t, 700 + below(100), 23, c->object[DIR_WRITE] + 8);
-		push_hidden(t, chance(50) ? 53 : 69, 23, c->object[DIR_WRITE] + 8);
+		push_hidden(t, mac + 17, 23, c->object[DIR_WRITE] + 8);
+		push(&finished, 0, 1, 20);
+		push(&finished, 0, mac + 17, 23);
+	} else {
+		push_hidden(t, 16 + c->overhead, 22, c->object[DIR_WRITE]);
+		push(&finished, 0, 66, 22);
+		push(&finished, 0, 1, 20);
+		push(&finished, 0, 16 + c->overhead, 22);
 	}
 	add_send(t, bytes_in(&c->out));
-	add_receive(t, c->buffer, 80, &finished);
+	add_receive(t, c->buffer, bytes_in(&finished), &finished);
 }
 
-static void turn_close(struct thread *t)
+static void turn_close(const struct process *p, struct thread *t)
 {
 	struct conn *c = t->conn;
+	bool seen = c->model > MEMORY_BIO || p->model <= MEMORY_BIO || c->seq[0] || c->seq[1];
 	bool objects_first = chance(50);
 	int i;
 
 	finish_reading(t);
-	if (!has(SEND_FAILS) || chance(70)) {
+	if (seen && (!has(SEND_FAILS) || chance(70))) {
 		/* the end is said in TLS too, and looks like data in TLS 1.3 */
 		push_hidden(t, 2 + c->overhead, c->overhead == 17 ? 23 : 21, c->object[DIR_WRITE]);
 		add_send(t, bytes_in(&c->out));
@@ -969,7 +985,7 @@ static void begin_turn(struct process *p, struct thread *t)
 		} else if (what < 92) {
 			flush(t);
 		} else {
-			turn_close(t);
+			turn_close(p, t);
 		}
 	}
 	add_op(t, OP_END);
@@ -1112,22 +1128,20 @@ static double seconds(void)
 
 int main(int argc, char **argv)
 {
-	unsigned long long first = 1, count = 100000, seed, nwrong = 0, allowed = 0;
+	unsigned long long first = 1, count = 100000, seed, nwrong = 0;
 	int features = -1, i;
 	double began = seconds();
 	int opt;
 
-	while ((opt = getopt(argc, argv, "n:f:vw:")) != -1) {
+	while ((opt = getopt(argc, argv, "n:f:v")) != -1) {
 		if (opt == 'n') {
 			count = strtoull(optarg, NULL, 0);
 		} else if (opt == 'f') {
 			features = strtol(optarg, NULL, 0);
 		} else if (opt == 'v') {
 			verbose = true;
-		} else if (opt == 'w') {
-			allowed = strtoull(optarg, NULL, 0);
 		} else {
-			fputs("usage: schedules_test [-v] [-n COUNT] [-f FEATURES] [-w WRONG] [FIRST_SEED]\n",
+			fputs("usage: schedules_test [-v] [-n COUNT] [-f FEATURES] [FIRST_SEED]\n",
 			      stderr);
 			return 64;
 		}
@@ -1142,7 +1156,7 @@ int main(int argc, char **argv)
 			putchar('\n');
 		}
 	}
-	ok(nwrong <= allowed, "schedules from seed %llu to %llu", first, seed - 1);
+	ok(!nwrong, "schedules from seed %llu to %llu", first, seed - 1);
 	note("%llu of %llu schedules went wrong", nwrong, count);
 	for (i = 0; i < MODELS; i++)
 		note("%-10s %9llu chunks, %5.2f %% without fd", model_names[i],

@@ -10,8 +10,6 @@
 
 load lib
 
-SERVER_DIR=	# of a database
-
 setup_file() {
 	STACKS=$("$BATS_TEST_DIRNAME/stacks/build" release)
 	SHARED=$(OPENSSL_NO_VENDOR=1 "$BATS_TEST_DIRNAME/native/build" release)
@@ -25,7 +23,6 @@ setup() {
 
 teardown() {
 	finish
-	[[ -z $SERVER_DIR ]] || rm -r "$SERVER_DIR"
 }
 
 @test "ureq, three servers in turn over connections kept alive" {
@@ -79,43 +76,6 @@ http() {
 	wait_pid 20 "$server"
 	ended_well
 	compare_account json "$TARGET_PID" "$server"
-}
-
-# as_nobody COMMAND...: takes the place of the shell, which is to be one of its own
-as_nobody() {
-	exec setpriv --reuid nobody --regid nogroup --clear-groups "$@" 3>&-
-}
-
-# make_server_dir: with the certificate and its key, for nobody; sets SERVER_DIR
-make_server_dir() {
-	SERVER_DIR=$(mktemp -d)	# not below the test's, where only root comes
-	cp "$CERT" "$KEY" "$SERVER_DIR"
-	chown -R nobody "$SERVER_DIR"
-}
-
-# mariadb ARG...: the server, for nobody else. Takes the place of the shell.
-mariadb() {
-	PATH=$PATH:/usr/sbin as_nobody mariadbd --no-defaults \
-		--datadir="$SERVER_DIR" --socket="$SERVER_DIR/socket" --pid-file="$SERVER_DIR/pid" \
-		--innodb-log-file-size=4M --innodb-buffer-pool-size=8M "$@"
-}
-
-# start_mariadb: sets MARIADB_PID and MARIADB_PORT; its user is "tester"
-start_mariadb() {
-	local err=$BATS_TEST_TMPDIR/mariadb.stderr tables
-	MARIADB_PORT=$(free_port)
-	make_server_dir
-	tables=$(find /usr/share/mysql /usr/share/mariadb -name 'm*_system_tables.sql' -print -quit)
-	{
-		printf 'create database mysql;\nuse mysql;\n'
-		cat "$tables"
-		echo "insert into global_priv values ('127.0.0.1', 'tester', '{\"access\": $((2 ** 63 - 1))}');"
-	} | mariadb --bootstrap 2>"$err" || fail 'no tables for mariadbd' "$(cat "$err")"
-	mariadb --port="$MARIADB_PORT" --bind-address=127.0.0.1 --skip-name-resolve \
-		--ssl-cert="$SERVER_DIR/cert.pem" --ssl-key="$SERVER_DIR/key.pem" 2>"$err" &
-	MARIADB_PID=$!
-	STARTED+=("$MARIADB_PID")
-	line_comes 'ready for connections' "$err" "$MARIADB_PID" || fail 'no mariadbd' "$(cat "$err")"
 }
 
 @test "sqlx, 503 queries at once through a pool of 5 connections on one thread" {

@@ -27,9 +27,11 @@ tap() {
 }
 
 @test "which socket a chunk belongs to: generated schedules" {
-	# The aim is none. Half of one in a thousand is where it is now, with lost facts and late
-	# flushes; more is a step back.
-	tap "$TESTS/schedules_test" -w 100
+	tap "$TESTS/schedules_test"
+}
+
+@test "which socket a chunk belongs to: recordings of real programs" {
+	tap "$TESTS/replay_test" "$TESTS"/recordings/*.txt
 }
 
 @test "ELF files, whole and damaged" {
