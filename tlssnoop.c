@@ -1252,6 +1252,17 @@ static void add_word(char *list, size_t size, const char *word)
 		sprintf(list + used, "%s%s", used ? "," : "", word);
 }
 
+/* Is there one of this shape that was found by a symbol, and not by the tables? */
+static bool has_named(const struct file *f, enum shape shape, const char *tables)
+{
+	size_t i;
+
+	for (i = 0; i < f->nsites; i++)
+		if (f->sites[i].hook->shape == shape && strcmp(f->sites[i].source, tables))
+			return true;
+	return false;
+}
+
 /*
  * A function found by the tables that it is called through, of which a symbol may have told.
  * Of rustls all count, as a symbol table may have been stripped of some; the symbols of
@@ -1268,6 +1279,10 @@ static int add_unnamed(const struct elfsym_func *func, enum elfsym_role role, vo
 		add_word(f->no_decrypt, sizeof(f->no_decrypt), func->name);
 	/* before 0.22 not all of the states are found: decrypt shows all */
 	if (role == ELFSYM_HANDLE && !strcmp(func->name, "0.20-0.21"))
+		return 0;
+	/* nor does a server's early data pass one that the tables find */
+	if (role == ELFSYM_HANDLE && has_named(f, SHAPE_DECRYPT, func->source) &&
+	    !has_named(f, SHAPE_HANDLE, func->source))
 		return 0;
 	/* ExpectQuicTraffic looks alike there, and never has data; symbols know it */
 	if (role == ELFSYM_HANDLE && !strcmp(func->name, "0.24") &&
