@@ -80,7 +80,7 @@ system_library() {
 # linked OPTION...: ssl_target with its own OpenSSL; sets STATIC
 linked() {
 	STATIC=$BATS_TEST_TMPDIR/ssl_static
-	"${CC:-cc}" -O2 "$@" -o "$STATIC" "$TESTS/ssl_target.c" -Wl,-Bstatic -lssl -lcrypto \
+	"${CC:-cc}" -O2 "$@" -o "$STATIC" "$TESTS/ssl_target.c" -Wl,-Bstatic -lssl -lcrypto -luring \
 		-Wl,-Bdynamic -lpthread
 	(($(ldd "$STATIC" | grep -cE 'ssl|crypto') == 0))
 }
