@@ -934,7 +934,7 @@ static __always_inline void all_pieces(bool sleepable, __u64 len)
 }
 
 #define PR_MAX_IOVECTOR_SIZE 16
-#define VECTOR_STEPS	     (2 * PR_MAX_IOVECTOR_SIZE + TURNS) /* for 64 MiB */
+#define VECTOR_STEPS	     (2 * PR_MAX_IOVECTOR_SIZE) /* 1 MiB, or what is left of a buffer */
 
 /* The next buffer of s->array, {address, length (int)}, of which there are s->len bytes left */
 static __noinline void next_vector(struct slices *s, struct call *call)
@@ -965,6 +965,8 @@ static __always_inline void vectors(bool sleepable, struct slices *s, struct cal
 			pieces_plain(s->part, (call->len + CHUNK_MAX - 1) / CHUNK_MAX);
 		s->part += TURNS;
 	}
+	if (s->part * CHUNK_MAX < call->len)
+		s->len += call->len - s->part * CHUNK_MAX;
 	if (s->len)
 		chunk_lost(s->len);
 }
