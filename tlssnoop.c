@@ -2514,7 +2514,6 @@ static int load(void)
 
 static int attach_link(struct bpf_link *link, const char *what)
 {
-	struct attachment *a;
 	long err = libbpf_get_error(link);
 
 	if (err) {
@@ -2522,10 +2521,7 @@ static int attach_link(struct bpf_link *link, const char *what)
 		hint_refused(err);
 		return -1;
 	}
-	a = GROW(attachments, nattachments);
-	a->fd = -1;
-	a->link = link;
-	a->file = -1;
+	*GROW(attachments, nattachments) = (struct attachment){.fd = -1, .link = link, .file = -1};
 	return 0;
 }
 
@@ -2585,7 +2581,6 @@ static int attach_each(struct bpf_program *prog, const char *path, int file,
 		       const struct site *const *sites, size_t n, bool at_return, pid_t pid,
 		       __u64 flags)
 {
-	struct attachment *a;
 	struct bpf_link *link;
 	size_t i;
 
@@ -2597,11 +2592,8 @@ static int attach_each(struct bpf_program *prog, const char *path, int file,
 						       &opts);
 		if (libbpf_get_error(link))
 			return libbpf_get_error(link);
-		a = GROW(attachments, nattachments);
-		a->fd = -1;
-		a->link = link;
-		a->pid = pid;
-		a->file = file;
+		*GROW(attachments, nattachments) =
+			(struct attachment){.fd = -1, .link = link, .pid = pid, .file = file};
 	}
 	return 0;
 }
@@ -2611,7 +2603,6 @@ static int attach_program(const struct file *f, enum shape shape, bool at_return
 {
 	struct bpf_program *prog = program_of(shape, at_return);
 	const struct site *sites[f->nsites];
-	struct attachment *a;
 	char path[32];
 	size_t i, n = 0;
 	int fd;
@@ -2628,10 +2619,8 @@ static int attach_program(const struct file *f, enum shape shape, bool at_return
 	fd = link_multi(bpf_program__fd(prog), path, sites, n, at_return, pid, flags);
 	if (fd < 0)
 		return fd;
-	a = GROW(attachments, nattachments);
-	a->fd = fd;
-	a->pid = pid;
-	a->file = f - files;
+	*GROW(attachments, nattachments) =
+		(struct attachment){.fd = fd, .pid = pid, .file = f - files};
 	return 0;
 }
 
@@ -2722,13 +2711,19 @@ static int attach_everywhere(struct file *f)
 	return err;
 }
 
+/* What the kernel side is told of a process.  False: nothing, it is not traced. */
+static bool is_wanted(__u32 tgid, __u32 *flags)
+{
+	return !bpf_map_lookup_elem(bpf_map__fd(skel->maps.processes), &tgid, flags);
+}
+
 /* Tells the kernel side that a process is traced.  Returns 0, or -errno, which is said. */
 static int want_process(const struct process *p, __u32 flags)
 {
 	__u32 tgid = p->pid, old;
 	int map = bpf_map__fd(skel->maps.processes), err;
 
-	if (!bpf_map_lookup_elem(map, &tgid, &old) && (old & flags) == flags)
+	if (is_wanted(tgid, &old) && (old & flags) == flags)
 		return 0;
 	err = bpf_map_update_elem(map, &tgid, &flags, BPF_ANY);
 	if (err)
@@ -2797,14 +2792,12 @@ static size_t nwatches;
 static void look_at_queue(void)
 {
 	__u64 began = now();
-	__u32 pid, flags;
+	__u32 flags;
 
 	while (nqueue && now() - began < POLL_MS * 1000000ULL) {
 		struct process p = {.pid = queue[--nqueue].pid};
 
-		pid = p.pid;
-		if (!env.machine &&
-		    bpf_map_lookup_elem(bpf_map__fd(skel->maps.processes), &pid, &flags))
+		if (!env.machine && !is_wanted(p.pid, &flags))
 			continue;
 		if (!read_comm(&p))
 			each_file(&p, attach_mapped);
@@ -2900,9 +2893,7 @@ static void note_mapping(const struct mmap2 *r)
 			p->stale = true;
 		return;
 	}
-	if (other.pid == getpid() ||
-	    (!env.machine &&
-	     bpf_map_lookup_elem(bpf_map__fd(skel->maps.processes), &r->pid, &flags)))
+	if (other.pid == getpid() || (!env.machine && !is_wanted(r->pid, &flags)))
 		return;
 	snprintf(m.path, sizeof(m.path), "%s", r->path);
 	read_comm(&other);
@@ -2911,7 +2902,7 @@ static void note_mapping(const struct mmap2 *r)
 		may_not_look(&other, err);
 	/* what is to stop at its exec does so after this mapping, before it has begun */
 	if (nattachments > before && !env.machine)
-		bpf_map_lookup_elem(bpf_map__fd(skel->maps.processes), &r->pid, &flags);
+		is_wanted(r->pid, &flags);
 	if (nattachments > before && !(flags & PROCESS_STOP))
 		hint("%s: not seen before now; what %s said until now is not shown", safe(m.path),
 		     process_name(&other));
@@ -3038,7 +3029,7 @@ static void stopped(pid_t pid)
 	int map = bpf_map__fd(skel->maps.processes);
 	__u32 flags, tgid = pid;
 
-	if (bpf_map_lookup_elem(map, &tgid, &flags))
+	if (!is_wanted(tgid, &flags))
 		return; /* gone */
 	read_comm(&p);
 	if (pid == command.pid)
@@ -3136,8 +3127,7 @@ static void end_command(void)
 	__u32 tgid, flags, *key = NULL;
 
 	while (!bpf_map_get_next_key(map, key, &tgid)) {
-		if (!bpf_map_lookup_elem(map, &tgid, &flags) &&
-		    flags & (PROCESS_AT_EXEC | PROCESS_AT_ENTRY))
+		if (is_wanted(tgid, &flags) && flags & (PROCESS_AT_EXEC | PROCESS_AT_ENTRY))
 			kill(tgid, SIGCONT);
 		key = &tgid;
 	}
