@@ -404,9 +404,8 @@ class Comparison:
         if key[1] == "write" and len(lines) != wanted:
             self.error(f"fd {key[0]} write: expected {wanted} lines (records), seen {len(lines)}")
 
-    def late_stream(self, key, lines):
+    def late_stream(self, key, expected, lines):
         """These lines are the end of a stream. Returns where it begins, as the first one says."""
-        expected = b"".join(call.data for call in self.truth[key])
         start = expected.find(lines[0].data) if lines else len(expected)
         pos = max(start, 0)
         for line in lines:
@@ -424,13 +423,13 @@ class Comparison:
 
     def late_streams(self):
         """Lines without fd are allowed where a stream begins, but few of them."""
-        starts = {key: self.late_stream(key, self.seen[key]) for key in self.truth}
+        streams = {key: b"".join(call.data for call in calls) for key, calls in self.truth.items()}
+        starts = {key: self.late_stream(key, streams[key], self.seen[key]) for key in streams}
         unknown = [line for line in self.lines if line.fd is None]
         for line in reversed(unknown):
             place = next((key for key, start in starts.items()
                           if key[1] == line.dir and start >= line.len and
-                          b"".join(x.data for x in self.truth[key]).startswith(
-                              line.data, start - line.len)), None)
+                          streams[key].startswith(line.data, start - line.len)), None)
             if place:
                 starts[place] -= line.len
             else:
