@@ -173,6 +173,7 @@ struct process {
 	struct closed closed[CLOSED]; /* a ring as well */
 	size_t nclosed;
 	bool has_openssl;
+	bool seen; /* a chunk of it */
 };
 
 /* a chunk that is not printed yet */
@@ -1241,7 +1242,7 @@ static bool decide_read(struct process *p, struct object *o, struct thread *t,
 	if (o->socket) {
 		o->reads = true;
 		came_on(o->socket, chunk, o->inner, true);
-	} else if (last && chunk->lib == LIB_RUSTLS) {
+	} else if (last && (chunk->lib == LIB_RUSTLS || has_record(last, chunk, false))) {
 		/* most likely, and nobody shall wait for it */
 		came_on(last, chunk, has_record(last, chunk, true), true);
 	}
@@ -1279,6 +1280,19 @@ static const struct chunk *with_kept(struct correlator *c, struct object *o,
 	return chunk;
 }
 
+/*
+ * The first chunk of a process: what older connections received before, while nothing was seen
+ * of its library, has been read by now; but what came last may be what is read first.
+ */
+static void forget_records(struct process *p, struct thread *t)
+{
+	struct socket *s;
+
+	TAILQ_FOREACH(s, &p->correlator->sockets, used)
+		if (s->process == p && !s->since && !(t && t->received_on == s->inode))
+			s->nrecords = s->unknown = 0;
+}
+
 static void feed_chunk(struct process *p, const struct chunk *chunk)
 {
 	struct correlator *c = p->correlator;
@@ -1292,6 +1306,8 @@ static void feed_chunk(struct process *p, const struct chunk *chunk)
 		enqueue(c, chunk, NULL, false);
 		return;
 	}
+	if (!p->seen)
+		forget_records(p, t);
 	chunk = with_kept(c, o, chunk);
 	if (chunk->nested == NESTED_RECORD || (chunk->nested == NESTED_SOCKET && !o->socket)) {
 		s = get_socket(p, chunk->fact.sock, chunk->fact.fd, chunk->dir & 1, &chunk->ends,
@@ -1321,6 +1337,7 @@ static void feed_chunk(struct process *p, const struct chunk *chunk)
 	}
 	o->is_rustls = chunk->lib == LIB_RUSTLS;
 	p->has_openssl |= !o->is_rustls;
+	p->seen = true;
 	if (t)
 		t->seen = true;
 	enqueue(c, chunk, o, !decided);

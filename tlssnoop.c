@@ -2631,8 +2631,9 @@ static int attach_file(const struct file *f, pid_t pid)
 	size_t first = nattachments, i;
 	int shape, at_return, err = 0;
 
-	/* entries before returns: a return without its entry would count as lost */
-	for (at_return = 0; at_return < 2 && !err; at_return++)
+	/* returns before entries: a call that was entered and is not seen to return would pass
+	 * for the one that the thread is in */
+	for (at_return = 1; at_return >= 0 && !err; at_return--)
 		for (shape = 0; shape < SHAPE_COUNT && !err; shape++)
 			err = attach_program(f, shape, at_return, pid, flags);
 	if (err) {

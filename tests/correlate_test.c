@@ -475,6 +475,37 @@ static void check_memory(void)
 	correlate_free(correlator);
 }
 
+/* Three old connections on one thread, where all is alike, fd 3 first: what is read and then
+ * written on each, of which the library's part is seen or not */
+static void round_of_three(bool seen)
+{
+	int fd;
+
+	for (fd = 3; fd < 6; fd++) {
+		received(1, fd, 100 + fd, 0x1000 * fd, 5 + 10 + TLS13);
+		if (seen) {
+			memory(1, DIR_READ, 0xa0 + fd, 10);
+			memory(1, DIR_WRITE, 0xa0 + fd, 10);
+		}
+		sent(1, fd, 100 + fd, 10 + TLS13, 0);
+	}
+}
+
+static void check_in_the_middle(void)
+{
+	begin();
+	round_of_three(false);
+	memory(1, DIR_WRITE, 0xa5, 10); /* its record is not seen, nor was what came before it */
+	number = 0;
+	round_of_three(true);
+	round_of_three(true);
+	tick_after(200);
+	out[0] = 0;
+	number = 0;
+	round_of_three(true);
+	end("1:3 2:3 3:4 4:4 5:5 6:5", "not even the first call was seen whole: soon all is known");
+}
+
 static void check_reads(void)
 {
 	begin();
@@ -1006,6 +1037,7 @@ int main(void)
 	check_lengths();
 	check_writes();
 	check_memory();
+	check_in_the_middle();
 	check_reads();
 	check_inner();
 	check_close();
