@@ -1072,7 +1072,7 @@ static void received(struct socket *s, struct thread *t, const struct io *io)
  */
 static bool came_on(struct socket *s, const struct chunk *c, bool inner, bool take)
 {
-	bool pieces = c->lib != LIB_RUSTLS;
+	bool pieces = c->lib != LIB_RUSTLS || c->pieces;
 	size_t i;
 
 	if (pieces && s->half[inner] >= c->len) {

@@ -166,6 +166,7 @@ struct pt_regs {
 #define rust_arg3(r)   arg4(r)
 #define rust_result(r) arg1(r)
 #define result(r)      ((r)->ax)
+#define result2(r)     ((r)->dx)
 #define address(r)     ((r)->ip)
 #define stack(r)       ((r)->sp)
 /* ret has taken the return address from the stack when a return probe runs */
@@ -217,6 +218,7 @@ struct pt_regs {
 #define rust_arg3(r)	  arg3(r)
 #define rust_result(r)	  ((r)->regs[8])
 #define result(r)	  ((r)->regs[0])
+#define result2(r)	  ((r)->regs[1])
 #define address(r)	  ((r)->pc)
 #define stack(r)	  ((r)->sp)
 #define stack_at_entry(r) ((r)->sp)
@@ -512,6 +514,7 @@ static __noinline void chunk_init(struct chunk *c, __u64 key, __u64 addr, __u64 
 	c->nested = NESTED_NONE;
 	c->hidden = !!(row & (ROW_HIDDEN | ROW_KEPT));
 	c->kept = !!(row & ROW_KEPT);
+	c->pieces = ROW_COUNT(row) == COUNT_RUSTLS || ROW_COUNT(row) == COUNT_IO_RESULT;
 	__builtin_memset(c->unused, 0, sizeof(c->unused));
 	bpf_get_current_comm(c->comm, sizeof(c->comm));
 	c->ends.family = 0;
@@ -816,7 +819,8 @@ static __always_inline int enter_c_call(struct regs *regs, __u64 row)
 	barrier_var(fourth);
 	fifth = arg5(regs);
 	barrier_var(fifth);
-	if (ROW_COUNT(row) == COUNT_ARG4 || ROW_COUNT(row) == COUNT_UNLESS_PEEK)
+	if (ROW_COUNT(row) == COUNT_ARG4 || ROW_COUNT(row) == COUNT_UNLESS_PEEK ||
+	    ROW_COUNT(row) == COUNT_RUSTLS)
 		call->count = fourth;
 	else
 		call->count = ROW_COUNT(row) == COUNT_ARG5 ? fifth : third;
@@ -893,6 +897,8 @@ static __noinline struct call *find_call(struct thread *t, __u64 stack)
 
 #define PR_MSG_PEEK 2
 
+#define RUSTLS_RESULT_OK 7000 /* of rustls-ffi (rustls.h); the others are errors */
+
 /* How many bytes a call has moved that returned this */
 static __always_inline __u64 moved(bool sleepable, struct call *call, int result)
 {
@@ -910,9 +916,10 @@ static __always_inline __u64 moved(bool sleepable, struct call *call, int result
 	case COUNT_RESULT:
 	case COUNT_KEPT:
 	case COUNT_VECTOR:
+	case COUNT_SLICES:
 		return result > 0 ? result : 0;
 	default:
-		if (result > 0)
+		if (ROW_COUNT(call->row) == COUNT_RUSTLS ? result == RUSTLS_RESULT_OK : result > 0)
 			copy_in(sleepable, &len, sizeof(len), call->count);
 		return len;
 	}
@@ -972,6 +979,101 @@ static __always_inline void vectors(bool sleepable, struct slices *s, struct cal
 }
 
 /*
+ * SHAPE_SLICES: rustls 0.23, CommonState::buffer_plaintext(&mut self, slices, buffer), which says
+ * how many of their bytes it took.  They are what encrypt gets, see there, and belong to the
+ * callee: they are looked at before it has changed them.
+ */
+#define IN_ARRAY     (1ULL << 63)
+#define RECORD_TURNS 256 /* for 4 MiB, or less of very small slices */
+
+SEC("uprobe")
+int slices_entry(struct regs *regs)
+{
+	__u64 row = row_of(regs), slices = arg2(regs);
+	struct call *call;
+
+	if (!row)
+		return 0;
+	call = enter_call(stack(regs), arg1(regs), 0, row);
+	if (!call)
+		return 0;
+	if (user_word(slices) == 1) /* the choice of old compilers */
+		slices += 8;
+	call->buffer = user_word(slices);
+	call->count = IN_ARRAY | user_word(slices + 0x10);
+	if (call->buffer)
+		return 0;
+	call->buffer = user_word(slices + 8);
+	call->count = 0;
+	return 0;
+}
+
+/* COUNT_SLICES, of an array: rustls makes records of all its bytes in a row */
+static __always_inline void records(bool sleepable, struct slices *s, struct call *call)
+{
+	int i;
+
+	s->row = call->row;
+	s->key = call->key;
+	s->len = s->part = 0;
+	for (i = 0; i < RECORD_TURNS && call->len; i++) {
+		if (s->part == s->len) {
+			s->array = call->buffer;
+			s->skip = call->count & ~IN_ARRAY;
+			s->len = call->len < CHUNK_MAX ? call->len : CHUNK_MAX;
+			s->part = 0;
+		}
+		if (sleepable)
+			slices_sleepable();
+		else
+			slices_plain();
+		if (s->part < s->len)
+			continue;
+		call->count += s->len;
+		call->len -= s->len;
+	}
+	if (call->len)
+		chunk_lost(call->len);
+}
+
+/*
+ * SHAPE_IO: rustls, Read and Write of Reader and Writer, (&mut self, buffer, length) ->
+ * io::Result<usize>.  It is {0: no error, count}, in two registers with rustc 1.85 and newer,
+ * in memory with 1.63.  Both objects are made for the call, and begin with the address of what
+ * they read from or write to.
+ */
+SEC("uprobe")
+int io_entry(struct regs *regs)
+{
+	__u64 row = row_of(regs), self = arg1(regs), buffer = arg2(regs), len = arg3(regs), out = 0;
+	struct call *call;
+
+	if (!row)
+		return 0;
+	if (row & ROW_OLD_RUSTC) {
+		self = rust_arg1(regs);
+		buffer = rust_arg2(regs);
+		len = rust_arg3(regs);
+		out = rust_result(regs);
+	}
+	call = enter_call(stack(regs), user_word(self), buffer, row);
+	if (!call)
+		return 0;
+	call->len = len;
+	call->count = out;
+	return 0;
+}
+
+static __noinline __u64 io_result(struct call *call, __u64 error, __u64 count)
+{
+	if (call->row & ROW_OLD_RUSTC) {
+		error = user_word(call->count);
+		count = user_word(call->count + 8);
+	}
+	return error || count > call->len ? 0 : count;
+}
+
+/*
  * gnutls_record_send(3): after these results the call is to be repeated, and then may be
  * without data, as GnuTLS has encrypted it already.
  */
@@ -994,7 +1096,10 @@ static __always_inline int call_return(bool sleepable, struct regs *regs)
 	call = find_call(t, stack_at_entry(regs));
 	if (!call)
 		return 0;
-	call->len = moved(sleepable, call, result(regs));
+	if (ROW_COUNT(call->row) == COUNT_IO_RESULT)
+		call->len = io_result(call, result(regs), result2(regs));
+	else
+		call->len = moved(sleepable, call, result(regs));
 	if (is_kept(call, result(regs)) && has_wanted_name()) {
 		call->row |= ROW_KEPT;
 		call->len = call->count < CHUNK_MAX ? call->count : CHUNK_MAX;
@@ -1010,6 +1115,8 @@ static __always_inline int call_return(bool sleepable, struct regs *regs)
 	} else if (call->len && has_wanted_name()) {
 		if (ROW_COUNT(call->row) == COUNT_VECTOR)
 			vectors(sleepable, &t->slices, call);
+		else if (ROW_COUNT(call->row) == COUNT_SLICES && call->count & IN_ARRAY)
+			records(sleepable, &t->slices, call);
 		else
 			all_pieces(sleepable, call->len);
 	}
@@ -1214,11 +1321,33 @@ static __always_inline bool is_appdata(__u64 tag)
 	return (tag >= 3 && tag <= 5) || tag == 0x19;
 }
 
+/*
+ * 0.16 to 0.19: the tag is 0x19 or 3, whatever stands above its lowest byte, and capacity and
+ * pointer come in either order, by the compiler, which in programs that old is seldom known.
+ */
+static __always_inline bool find_opaque(bool sleepable, __u64 message, __u64 *word)
+{
+	__u64 capacity;
+
+	if (copy_in(sleepable, word, sizeof(*word), message) ||
+	    ((word[0] & 0xff) != 3 && (word[0] & 0xff) != 0x19) ||
+	    copy_in(sleepable, word, 2 * sizeof(*word), message + 8))
+		return false;
+	capacity = word[1];
+	if (word[0] < capacity) {
+		capacity = word[0];
+		word[0] = word[1];
+	}
+	return !copy_in(sleepable, &word[1], sizeof(*word), message + 0x18) && word[1] <= capacity;
+}
+
 /* Reads the plaintext's {pointer, length} into word.  False: there is none. */
 static __always_inline bool find_appdata(bool sleepable, struct regs *regs, __u64 row, __u64 *word)
 {
 	__u64 message = rust_arg2(regs);
 
+	if (ROW_COUNT(row) == COUNT_OPAQUE)
+		return find_opaque(sleepable, rust_arg3(regs), word);
 	/* before 0.24 this is the context, which begins with an address */
 	if (copy_in(sleepable, word, sizeof(*word), message))
 		return false;

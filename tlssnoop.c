@@ -91,11 +91,19 @@ struct hook {
 	enum elfsym_role role; /* 0: found by name only */
 	enum count count;
 	unsigned int rank; /* for a direction, a file's hooks of the lowest rank are used */
+	bool partial;	   /* it shows some of the bytes: for its rank, others must be there */
 };
 
 #define CALL(name_)	      .shape = SHAPE_CALL, .function = name_, .pattern = {.name = name_}
 #define NSPR(name_)	      .shape = SHAPE_NSPR, .function = name_, .pattern = {.name = name_}
 #define METHOD(shape_, name_) .shape = shape_, .function = name_
+
+#define RANK_DECRYPT 1
+#define RANK_UNKNOWN 2 /* handle of a compiler that is not known */
+#define RANK_INNER   3 /* what encrypt is called by */
+#define RANK_C_API   4
+#define RANK_PUBLIC  5 /* what Rust programs call, if it is not inlined */
+#define RANK_NONE    -1U
 
 /* clang-format off */
 static const struct hook hooks[] = {
@@ -134,20 +142,24 @@ static const struct hook hooks[] = {
 	{LIB_NSS,     DIR_WRITE, NSPR("PR_Write")},
 	{LIB_NSS,     DIR_WRITE, NSPR("PR_Send")},
 	{LIB_NSS,     DIR_WRITE, NSPR("PR_Writev"), .count = COUNT_VECTOR},
+	/* 0.16 to 0.19, where decrypt gives another result */
+	{LIB_RUSTLS,  DIR_READ,  METHOD(SHAPE_HANDLE, "ExpectTraffic::handle"), .count = COUNT_OPAQUE,
+	 .pattern = {.legacy_tail = "..hs..State$GT$6handle", .legacy_has = "..ExpectTraffic$u20$as$u20$",
+	  .v0_tail = "2hs5State6handle", .v0_has = {"13ExpectTraffic"}}},
 	{LIB_RUSTLS,  DIR_READ,  METHOD(SHAPE_HANDLE, "ExpectTraffic::handle"),
 	 .role = ELFSYM_HANDLE,
 	 .pattern = {.legacy_tail = "$GT$6handle", .legacy_has = "..ExpectTraffic$u20$as$u20$",
 	  .v0_tail = "6handle", .v0_has = {"13ExpectTraffic", "5State"}}},
-	{LIB_RUSTLS,  DIR_READ,  METHOD(SHAPE_HANDLE, "ExpectEarlyData::handle"),
+	{LIB_RUSTLS,  DIR_READ,  METHOD(SHAPE_HANDLE, "ExpectEarlyData::handle"), .partial = true,
 	 .pattern = {.legacy_tail = "$GT$6handle", .legacy_has = "..ExpectEarlyData$u20$as$u20$",
 	  .v0_tail = "6handle", .v0_has = {"15ExpectEarlyData", "5State"}}},
 	{LIB_RUSTLS,  DIR_READ,  METHOD(SHAPE_DECRYPT, "MessageDecrypter::decrypt"),
 	 .role = ELFSYM_DECRYPT,
 	 .pattern = {.legacy_tail = "MessageDecrypter$GT$7decrypt", .legacy_has = "rustls",
-	  .v0_tail = "16MessageDecrypter7decrypt", .v0_has = {"6rustls"}, .lacks = "InvalidMessage"}, .rank = 1},
+	  .v0_tail = "16MessageDecrypter7decrypt", .v0_has = {"6rustls"}, .lacks = "InvalidMessage"}, .rank = RANK_DECRYPT},
 	{LIB_RUSTLS,  DIR_READ,  METHOD(SHAPE_DECRYPT, "RecordDecrypter::decrypt"), /* 0.24 */
 	 .pattern = {.legacy_tail = "RecordDecrypter$GT$7decrypt", .legacy_has = "rustls",
-	  .v0_tail = "15RecordDecrypter7decrypt", .v0_has = {"6rustls"}}, .rank = 1},
+	  .v0_tail = "15RecordDecrypter7decrypt", .v0_has = {"6rustls"}}, .rank = RANK_DECRYPT},
 	{LIB_RUSTLS,  DIR_WRITE, METHOD(SHAPE_ENCRYPT, "MessageEncrypter::encrypt"),
 	 .role = ELFSYM_ENCRYPT,
 	 .pattern = {.legacy_tail = "MessageEncrypter$GT$7encrypt", .legacy_has = "rustls",
@@ -155,6 +167,31 @@ static const struct hook hooks[] = {
 	{LIB_RUSTLS,  DIR_WRITE, METHOD(SHAPE_ENCRYPT, "RecordEncrypter::encrypt"), /* 0.24 */
 	 .pattern = {.legacy_tail = "RecordEncrypter$GT$7encrypt", .legacy_has = "rustls",
 	  .v0_tail = "15RecordEncrypter7encrypt", .v0_has = {"6rustls"}}},
+	/*
+	 * 0.23.  What older ones have there instead, send_some_plaintext, send_plain and
+	 * send_appdata_encrypt, is not used: with LTO, none of these and not even all of them get
+	 * every call (of 16, 10; 0.20.8, 0.22.4), and what tells a repeat, an argument of the
+	 * latter two, is left out of functions that are local to a unit.
+	 */
+	{LIB_RUSTLS,  DIR_WRITE, METHOD(SHAPE_SLICES, "CommonState::buffer_plaintext"),
+	 .pattern = {.legacy_tail = "11CommonState16buffer_plaintext",
+	  .v0_tail = "11CommonState16buffer_plaintext", .inherent = true},
+	 .count = COUNT_SLICES, .rank = RANK_INNER},
+	{LIB_RUSTLS,  DIR_WRITE, METHOD(SHAPE_CALL, "CommonState::send_early_plaintext"), .partial = true,
+	 .pattern = {.legacy_tail = "11CommonState20send_early_plaintext",
+	  .v0_tail = "11CommonState20send_early_plaintext", .inherent = true}, .rank = RANK_INNER},
+	/* rustls-ffi */
+	{LIB_RUSTLS,  DIR_READ,  CALL("rustls_connection_read"), .count = COUNT_RUSTLS, .rank = RANK_C_API},
+	{LIB_RUSTLS,  DIR_READ,  CALL("rustls_connection_read_2"), .count = COUNT_RUSTLS, .rank = RANK_C_API},
+	{LIB_RUSTLS,  DIR_WRITE, CALL("rustls_connection_write"), .count = COUNT_RUSTLS, .rank = RANK_C_API},
+	{LIB_RUSTLS,  DIR_READ,  METHOD(SHAPE_IO, "Reader::read"),
+	 .pattern = {.legacy_tail = "Reader$u20$as$u20$std..io..Read$GT$4read", .legacy_has = "rustls..conn..",
+	  .v0_tail = "2io4Read4read", .v0_has = {"6rustls4conn", "6Reader"}},
+	 .count = COUNT_IO_RESULT, .rank = RANK_PUBLIC},
+	{LIB_RUSTLS,  DIR_WRITE, METHOD(SHAPE_IO, "Writer::write"),
+	 .pattern = {.legacy_tail = "Writer$u20$as$u20$std..io..Write$GT$5write", .legacy_has = "rustls..conn..",
+	  .v0_tail = "2io5Write5write", .v0_has = {"6rustls4conn", "6Writer"}},
+	 .count = COUNT_IO_RESULT, .rank = RANK_PUBLIC},
 };
 /* clang-format on */
 
@@ -1069,6 +1106,7 @@ struct file {
 	char rustls[32];     /* version, if no symbol of it was found and it was asked for */
 	char no_decrypt[64]; /* ciphers of rustls whose function was not found, or "" */
 	bool symbols;	     /* it has a .symtab */
+	bool old_states;     /* those of rustls were found by its tables, but maybe not all */
 	int error;	     /* 0, or why nothing could be found in it */
 	bool told;	     /* the user knows that */
 	bool named;	     /* by -l: traced in whatever process runs it */
@@ -1225,14 +1263,15 @@ static int add_named(const struct elfsym_func *func, void *ctx)
 	return 0;
 }
 
-/* Has it a function for that, from another source than one?  NULL: from any */
+/* Has it a function for that?  Or a good one, from another source than but, if that is given? */
 static bool has_site(const struct file *f, enum library lib, enum direction dir, const char *but)
 {
 	size_t i;
 
 	for (i = 0; i < f->nsites; i++)
 		if (f->sites[i].hook->lib == lib && f->sites[i].hook->dir == dir &&
-		    (!but || strcmp(f->sites[i].source, but)))
+		    (!but ||
+		     (strcmp(f->sites[i].source, but) && f->sites[i].hook->rank < RANK_INNER)))
 			return true;
 	return false;
 }
@@ -1277,10 +1316,12 @@ static int add_unnamed(const struct elfsym_func *func, enum elfsym_role role, vo
 
 	if (role == ELFSYM_NO_DECRYPT && !has_site(f, LIB_RUSTLS, DIR_READ, func->source))
 		add_word(f->no_decrypt, sizeof(f->no_decrypt), func->name);
-	/* before 0.22 not all of the states are found: decrypt shows all */
-	if (role == ELFSYM_HANDLE && !strcmp(func->name, "0.20-0.21"))
-		return 0;
-	/* nor does a server's early data pass one that the tables find */
+	if (role == ELFSYM_HANDLE && !strcmp(func->name, "0.20-0.21")) {
+		if (has_site(f, LIB_RUSTLS, DIR_READ, func->source))
+			return 0;
+		f->old_states = true;
+	}
+	/* a server's early data does not pass one that the tables find */
 	if (role == ELFSYM_HANDLE && has_named(f, SHAPE_DECRYPT, func->source) &&
 	    !has_named(f, SHAPE_HANDLE, func->source))
 		return 0;
@@ -1312,13 +1353,23 @@ static unsigned long rustc_minor(const struct file *f)
 
 /*
  * Where handle finds its message depends on the compiler: rustc 1.63 and older is known, and
- * 1.77 and newer; between, and where it is not known, decrypt is sure.
+ * 1.77 and newer; between, and where it is not known, decrypt is sure.  Where only some of the
+ * states are found, it is of no use.
  */
 static unsigned int rank_of(const struct file *f, const struct hook *h)
 {
 	unsigned long minor = rustc_minor(f);
 
-	return h->shape == SHAPE_HANDLE && (!minor || (minor >= 64 && minor < 77)) ? 2 : h->rank;
+	if (h->shape == SHAPE_HANDLE && h->count != COUNT_OPAQUE) {
+		if (f->old_states)
+			return RANK_NONE;
+		if (!minor || (minor >= 64 && minor < 77))
+			return RANK_UNKNOWN;
+	}
+	/* how these return: known of 1.63, and from 1.85 on */
+	if (h->shape == SHAPE_IO && minor != 63 && minor < 85)
+		return RANK_NONE;
+	return h->rank;
 }
 
 /* Drops what a hook of a lower rank makes needless: both would show the same bytes */
@@ -1331,11 +1382,12 @@ static void drop_outranked(struct file *f)
 	memset(lowest, -1, sizeof(lowest));
 	for (i = 0; i < f->nsites; i++) {
 		h = f->sites[i].hook;
-		lowest[h->lib][h->dir] = MIN(lowest[h->lib][h->dir], rank_of(f, h));
+		if (!h->partial)
+			lowest[h->lib][h->dir] = MIN(lowest[h->lib][h->dir], rank_of(f, h));
 	}
 	for (i = 0; i < f->nsites; i++) {
 		h = f->sites[i].hook;
-		if (rank_of(f, h) == lowest[h->lib][h->dir])
+		if (rank_of(f, h) != RANK_NONE && rank_of(f, h) == lowest[h->lib][h->dir])
 			f->sites[kept++] = f->sites[i];
 	}
 	f->nsites = kept;
@@ -1580,6 +1632,15 @@ static bool has_rustls(struct file *f, struct elfsym *elf)
 		!elfsym_version(elf, version_prefixes[LIB_RUSTLS], f->rustls, sizeof(f->rustls)));
 }
 
+/* Where 0.20 and 0.21 look alike: the tables have all the states of the latter */
+static bool is_rustls_0_21(struct elfsym *elf)
+{
+	char version[32];
+
+	return !elfsym_version(elf, version_prefixes[LIB_RUSTLS], version, sizeof(version)) &&
+	       !strncmp(version, "0.21.", 5);
+}
+
 /*
  * Finds the hooks in an open file, unless that was done before.  Takes fd over.  path is
  * how the process pid has it, or, with 0, how we do.  Returns the file's number in files[],
@@ -1620,8 +1681,10 @@ static int add_file(int fd, const char *path, pid_t pid)
 			err = elfsym_tables(fd, add_unnamed, f);
 			if (err)
 				complain("not all is found", safe(path), "%s", elf_error(err));
+			f->old_states = f->old_states && !is_rustls_0_21(elf);
 		}
-		if (!f->nsites || has_site(f, LIB_RUSTLS, DIR_READ, NULL))
+		if (!f->nsites || has_site(f, LIB_RUSTLS, DIR_READ, NULL) ||
+		    has_site(f, LIB_RUSTLS, DIR_WRITE, NULL))
 			find_rustc(elf, f);
 		drop_outranked(f);
 		if (!f->nsites && f->rustc[0])
@@ -2419,9 +2482,13 @@ static struct bpf_program *program_of(enum shape shape, bool at_return)
 	switch (shape) {
 	case SHAPE_CALL:
 	case SHAPE_NSPR:
+	case SHAPE_SLICES:
+	case SHAPE_IO:
 		if (!at_return)
-			return shape == SHAPE_CALL ? skel->progs.call_entry
-						   : skel->progs.nspr_entry;
+			return shape == SHAPE_CALL     ? skel->progs.call_entry
+			       : shape == SHAPE_NSPR   ? skel->progs.nspr_entry
+			       : shape == SHAPE_SLICES ? skel->progs.slices_entry
+						       : skel->progs.io_entry;
 		return s ? skel->progs.call_return_sleepable : skel->progs.call_return_plain;
 	case SHAPE_ENCRYPT:
 		if (!at_return)
@@ -2681,6 +2748,14 @@ static void warn_half(const struct file *f)
 
 	for (i = 0; i < f->nsites; i++)
 		seen[f->sites[i].hook->lib][f->sites[i].hook->dir] = true;
+	for (i = 0; i < f->nsites; i++) {
+		const struct hook *h = f->sites[i].hook;
+
+		if ((h->rank == RANK_INNER && !h->partial) || h->rank == RANK_PUBLIC)
+			hint("%s: rustls: in place of what was not found, %s: it may not get all "
+			     "that is %s, and a panic below it ends the process",
+			     safe(f->path), h->function, h->dir == DIR_READ ? "read" : "written");
+	}
 	if (undecrypted(f)[0])
 		complain("not all is seen", safe(f->path),
 			 "rustls: no function found that decrypts %s", undecrypted(f));

@@ -39,13 +39,16 @@ enum library { LIB_OPENSSL, LIB_RUSTLS, LIB_GNUTLS, LIB_NSS, LIB_COUNT };
  * How to read a call: which program serves it.  SHAPE_CALL is a C function that
  * takes (connection, buffer, ...) and says at its return how many bytes it took
  * or gave; it needs probes on entry and return.  SHAPE_NSPR is the same for a function
- * that takes any descriptor of NSPR, of which those that NSS made for TLS are meant.  The
- * others are methods of rustls: encrypt and handle are complete at their entry, decrypt at
- * its return.
+ * that takes any descriptor of NSPR, of which those that NSS made for TLS are meant;
+ * SHAPE_SLICES for a method of rustls that takes slices, SHAPE_IO for one of std::io's traits.
+ * The others are methods of rustls:
+ * encrypt and handle are complete at their entry, decrypt at its return.
  */
 enum shape {
 	SHAPE_CALL,
 	SHAPE_NSPR,
+	SHAPE_SLICES,
+	SHAPE_IO,
 	SHAPE_ENCRYPT,
 	SHAPE_HANDLE,
 	SHAPE_DECRYPT,
@@ -62,6 +65,11 @@ enum count {
 	COUNT_NONE, /* nowhere: the bytes were shown when they were buffered, and now are sent */
 	COUNT_ARG4, /* where this argument points to, a size_t, if the return value is positive */
 	COUNT_ARG5,
+	COUNT_RUSTLS,	 /* where the fourth argument points to, if the return value is
+			    RUSTLS_RESULT_OK */
+	COUNT_IO_RESULT, /* in an io::Result<usize> of Rust, if it is one */
+	COUNT_OPAQUE,	 /* in the message, as rustls 0.16 to 0.19 has it */
+	COUNT_SLICES,	 /* the return value, of the slices of rustls that the second argument is */
 };
 
 /*
@@ -136,7 +144,8 @@ struct chunk {
 	__u8 hidden; /* no application data: a message of rustls's that became a record, or a
 		      * call that gave nothing out and tells its socket */
 	__u8 kept;   /* not sent yet, in a call that may be repeated without the bytes; hidden */
-	__u8 unused[3];
+	__u8 pieces; /* of rustls: not a record, but what a caller gave or got of some */
+	__u8 unused[2];
 	char comm[COMM_SIZE]; /* of the thread */
 	struct endpoints ends;
 	__u8 data[];

@@ -14,6 +14,7 @@ One thread holds both ends, on sockets that do not block, so that calls are refu
 import argparse
 import contextlib
 import ctypes
+import errno
 import os
 import select
 import signal
@@ -451,6 +452,134 @@ class NSSEnd(End):
         self.force(self.desc)
 
 
+# ---- rustls, by its C API ----
+
+RUSTLS_OK, RUSTLS_PLAINTEXT_EMPTY = 7000, 7011
+
+
+class Rustls:
+    def __init__(self, path, args):
+        self.lib = ctypes.CDLL(path)
+        for name in ("client_config_builder_new", "server_config_builder_new",
+                     "root_cert_store_builder_new", "web_pki_server_cert_verifier_builder_new"):
+            getattr(self.lib, f"rustls_{name}").restype = c_void_p
+        with open(args.cert, "rb") as cert, open(args.key, "rb") as key:
+            cert, key = cert.read(), key.read()
+
+        builder = c_void_p(self.lib.rustls_root_cert_store_builder_new())
+        self.check("root_cert_store_builder_add_pem", builder, cert, c_size_t(len(cert)), True)
+        roots = self.made("root_cert_store_builder_build", builder)
+        builder = c_void_p(self.lib.rustls_web_pki_server_cert_verifier_builder_new(roots))
+        verifier = self.made("web_pki_server_cert_verifier_builder_build", builder)
+        builder = c_void_p(self.lib.rustls_client_config_builder_new())
+        self.lib.rustls_client_config_builder_set_server_verifier(builder, verifier)
+        self.client = self.made("client_config_builder_build", builder)
+
+        pair = self.made("certified_key_build", cert, c_size_t(len(cert)), key, c_size_t(len(key)))
+        builder = c_void_p(self.lib.rustls_server_config_builder_new())
+        self.check("server_config_builder_set_certified_keys", builder, byref(pair), c_size_t(1))
+        self.server = self.made("server_config_builder_build", builder)
+
+    def check(self, name, *arguments):
+        result = function(self.lib, f"rustls_{name}", c_uint)(*arguments)
+        if result != RUSTLS_OK:
+            raise Failed(f"{name}: {result}")
+
+    def made(self, name, *arguments):
+        """What such a function gives through its last argument."""
+        out = c_void_p()
+        self.check(name, *arguments, byref(out))
+        return out
+
+    def version(self):
+        class String(ctypes.Structure):
+            _fields_ = [("data", c_void_p), ("size", c_size_t)]
+        version = function(self.lib, "rustls_version", String)()
+        return ctypes.string_at(version.data, version.size).decode()
+
+    def end(self, sock, server, truth):
+        return RustlsEnd(self, sock, server, truth)
+
+
+class RustlsEnd(End):
+    """rustls keeps what it takes until flush() sends it."""
+
+    callback = ctypes.CFUNCTYPE(c_int, c_void_p, c_void_p, c_size_t, c_void_p)
+
+    def __init__(self, rustls, sock, server, truth):
+        super().__init__(sock, truth)
+        self.lib = rustls.lib
+        self.libc = ctypes.CDLL(None, use_errno=True)
+        self.conn = (rustls.made("server_connection_new", rustls.server) if server else
+                     rustls.made("client_connection_new", rustls.client, b"localhost"))
+        self.send, self.receive = (self.callback(self.through(name)) for name in ("send", "recv"))
+        plain = (c_uint, c_void_p, c_void_p, c_size_t, c_void_p)
+        self.add(self.writes, "rustls_connection_write",
+                 self.counted(function(self.lib, "rustls_connection_write", *plain)))
+        for name in ("rustls_connection_read", "rustls_connection_read_2"):
+            read = function(self.lib, name, *plain)
+            self.add(self.reads, name, read and self.after_receive(self.counted(read)))
+        for name in ("is_handshaking", "wants_write"):
+            function(self.lib, f"rustls_connection_{name}", ctypes.c_bool)
+
+    def through(self, name):
+        call = function(self.libc, name, c_ssize_t, c_int, c_void_p, c_size_t, c_int)
+
+        def move(_, address, size, moved):
+            done = call(self.fd, address, size, 0)
+            if done < 0:
+                return ctypes.get_errno()
+            c_size_t.from_address(moved).value = done
+            return 0
+        return move
+
+    def tls(self, name, callback):
+        """Moves records; True if there were some."""
+        done = c_size_t(0)
+        error = getattr(self.lib, f"rustls_connection_{name}_tls")(
+            self.conn, callback, None, byref(done))
+        if error not in (0, errno.EAGAIN):
+            raise Failed(f"{name}_tls: {error}")
+        return not error and done.value
+
+    def counted(self, call):
+        def move(address, size):
+            done = c_size_t(0)
+            result = call(self.conn, address, size, byref(done))
+            if result == RUSTLS_PLAINTEXT_EMPTY or (result == RUSTLS_OK and not done.value):
+                raise Refused
+            if result != RUSTLS_OK:
+                raise Failed(f"rustls: {result}")
+            return done.value
+        return move
+
+    def take(self):
+        """What has come in, until there is plaintext; else refused."""
+        if not self.tls("read", self.receive):
+            raise Refused
+        result = self.lib.rustls_connection_process_new_packets(self.conn)
+        if result != RUSTLS_OK:
+            raise Failed(f"process_new_packets: {result}")
+
+    def after_receive(self, read):
+        def move(address, size):
+            while True:
+                with contextlib.suppress(Refused):
+                    return read(address, size)
+                self.take()
+        return move
+
+    def flush(self):
+        while self.lib.rustls_connection_wants_write(self.conn) and self.tls("write", self.send):
+            pass
+
+    def handshake(self):
+        self.flush()
+        while self.lib.rustls_connection_is_handshaking(self.conn):
+            self.take()
+            self.flush()
+
+
 # ---- what all libraries do ----
 
 def repeat(ends, steps):
@@ -538,7 +667,7 @@ def ends_of(library, pair, truth):
     return (library.end(sock, bool(number), truth) for number, sock in enumerate(pair))
 
 
-KINDS = {"openssl": OpenSSL, "gnutls": GnuTLS, "nss": NSS}
+KINDS = {"openssl": OpenSSL, "gnutls": GnuTLS, "nss": NSS, "rustls": Rustls}
 
 
 def main():

@@ -67,7 +67,7 @@ refused() {
 same_functions() {
 	local copy=$BATS_TEST_TMPDIR/functions roles='encrypt|decrypt|handle'
 	# their handle is not used: not all of them can be found
-	[[ $3 != rustls-0.2[01] ]] || roles='encrypt|decrypt'
+	[[ $3 != rustls-0.20 ]] || roles='encrypt|decrypt'
 	# as silent as it is alike
 	nm "$1" | sed -nE 's/^(\w+) .*ExpectQuicTraffic.*6handle.*/handle \1/p' >"$copy.quic"
 	"$TABLES" "$2" | cut -d ' ' -f 1,3 | sort -u | grep -vxFf "$copy.quic" >"$copy.all"
@@ -92,6 +92,8 @@ check_build() {
 		same_functions "$program" "$copy" "$1"
 		traced_rustls "$copy"
 		sources tables
+		[[ $1 != rustls-0.21 ]] || grep -q ExpectTraffic::handle "$BATS_TEST_TMPDIR/list" ||
+			fail "$(cat "$BATS_TEST_TMPDIR/list")"
 	fi
 	table row "$1" "$2" "$3" "$whole" "$TRACE" >>"$BATS_FILE_TMPDIR/rows"
 }
@@ -202,6 +204,58 @@ through_decrypt() {
 
 @test "0.24, through decrypt" {
 	through_decrypt rustls-0.24 legacy
+}
+
+# no_compiler PROGRAM COPY: as one built by a compiler that does not say its version
+no_compiler() {
+	sed 's|/rustc-1\.|/rustc-x.|g' "$1" >"$2"
+	chmod +x "$2"
+	objcopy --remove-section .comment "$2"
+}
+
+@test "0.19, compiler not known" {
+	local copy=$BATS_TEST_TMPDIR/target
+	no_compiler "$(program rustls-0.19 legacy)" "$copy"
+	traced_rustls "$copy"
+}
+
+@test "0.19, rustc 1.63, known and not known" {
+	local copy=$BATS_TEST_TMPDIR/target program
+	"$TESTS/matrix/build-1.63" --check || skip 'no rustc 1.63'
+	program=$("$TESTS/matrix/build-1.63" rustls-0.19)/matrix_target
+	traced_rustls "$program"
+	no_compiler "$program" "$copy"
+	traced_rustls "$copy"
+}
+
+@test "0.20, rustc 1.63, through what the program calls" {
+	local copy=$BATS_TEST_TMPDIR/target program
+	"$TESTS/matrix/build-1.63" --check || skip 'no rustc 1.63'
+	program=$("$TESTS/matrix/build-1.63" rustls-0.20)/matrix_target
+	nm "$program" | awk '$3 ~ /crypter.*7(en|de)crypt17h|6handle17h/ { print $3 }' \
+		>"$BATS_TEST_TMPDIR/names"
+	objcopy --strip-symbols="$BATS_TEST_TMPDIR/names" "$program" "$copy"
+	export TLSSNOOP_WITHOUT=tables
+	start "$copy"
+	start_tlssnoop -j -p "$TARGET_PID"
+	go
+	wait_target
+	ended_well
+	[[ $(grep -c 'hint: .*\(Reader::read\|Writer::write\): it may not get all' "$SNOOP_ERR") -eq 2 ]]
+	# a read of more than one record does not tell their socket
+	"$PYTHON" - "$TRUTH" "$TRACE" <<-'EOF'
+		import base64, collections, json, sys
+		told, seen = collections.Counter(), collections.Counter()
+		moved = (line.split() for line in open(sys.argv[1]) if line.startswith(("read ", "write ")))
+		for way, _, data in moved:
+		    data = bytes.fromhex(data)
+		    for at in range(0, len(data), 16384):
+		        told[way, data[at:at + 16384]] += 1
+		for line in map(json.loads, open(sys.argv[2])):
+		    seen[line["dir"], line["data"].encode() if "data" in line
+		         else base64.b64decode(line["data_base64"])] += 1
+		sys.exit(0 if told and seen == told else f"{(told - seen).total()} missing, {(seen - told).total()} extra")
+	EOF
 }
 
 @test "README's table says this" {

@@ -58,6 +58,20 @@ tap() {
 	diff -u "$file.expected" "$file.listed"
 }
 
+@test "what takes their place matches as exactly" {
+	local names=$BATS_TEST_TMPDIR/names file=$BATS_TEST_TMPDIR/symbols
+	grep '^- ' "$TESTS/symbols.txt" | grep -v '7decrypt' >"$names"
+	"$TESTS/elfsym_test" "$names" "$file"
+	"$TLSSNOOP" -q -L -l "$file" | awk '!/^#/ && NR > 1 { print $(NF - 1) }' | sort >"$file.listed"
+	cut -d ' ' -f 2 "$names" | c++filt | sed -nE \
+		-e 's/\[[0-9a-f]+\]//g; s/::h[0-9a-f]{16}$//' \
+		-e 's/^<?rustls::common_state::(CommonState)>?(::(buffer|send_early)_plaintext)$/\1\2/p' \
+		-e 's/^<rustls::conn::(connection::)?(Reader) as std::io::Read>(::read)$/\2\3/p' |
+		sort >"$file.expected"
+	grep -q buffer_plaintext "$file.expected"
+	diff -u "$file.expected" "$file.listed"
+}
+
 @test "a file of 200 MB with 500,000 functions" {
 	local file=$BATS_TEST_TMPDIR/big most=100
 	# a sanitizer keeps what was freed, and a shadow of it all
