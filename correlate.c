@@ -1065,6 +1065,39 @@ static void received(struct socket *s, struct thread *t, const struct io *io)
 	}
 }
 
+/* Is it not a whole record of a connection's, but as much of some as the caller liked? */
+static bool in_pieces(const struct chunk *c)
+{
+	return c->lib != LIB_RUSTLS || c->pieces;
+}
+
+/*
+ * Did s receive records that hold this plaintext?  For what a program reads through rustls's
+ * public functions, as much as it likes at a time.  If take, it is read with that.
+ */
+static bool came_in_stream(struct socket *s, const struct chunk *c, bool inner, bool take)
+{
+	__u64 left = s->half[inner];
+	size_t i, n = 0;
+
+	for (i = 0; i < s->nrecords && left < c->len; i++) {
+		struct record r = s->records[i];
+		__u64 more = MAX(r.cipher, TAG_SIZE);
+
+		if (r.partial || r.inner != inner || r.length < more)
+			continue;
+		left += r.length - more;
+		n = i + 1;
+	}
+	if (left < c->len)
+		return false;
+	if (take)
+		s->half[inner] = left - c->len;
+	if (take && n)
+		pop_record(s, n - 1);
+	return true;
+}
+
 /*
  * Did s receive a record that holds this plaintext?  If take, it is read with that; those
  * before it held no application data.  rustls gives one record at a time, OpenSSL one
@@ -1072,14 +1105,16 @@ static void received(struct socket *s, struct thread *t, const struct io *io)
  */
 static bool came_on(struct socket *s, const struct chunk *c, bool inner, bool take)
 {
-	bool pieces = c->lib != LIB_RUSTLS || c->pieces;
+	bool pieces = c->lib != LIB_RUSTLS;
 	size_t i;
 
+	if (c->pieces && came_in_stream(s, c, inner, take))
+		return true;
 	if (pieces && s->half[inner] >= c->len) {
 		s->half[inner] -= take ? c->len : 0;
 		return true;
 	}
-	for (i = 0; i < s->nrecords; i++) {
+	for (i = 0; i < s->nrecords && !c->pieces; i++) {
 		struct record r = s->records[i];
 
 		if (r.partial || r.inner != inner ||
@@ -1142,11 +1177,35 @@ static struct socket *received_in_place(struct process *p, const struct chunk *c
 	return NULL;
 }
 
+/* Did s receive, in a row, whole records of together so much plaintext? */
+static bool has_records(struct socket *s, __u64 len, bool inner)
+{
+	size_t from, i;
+	__u64 sum;
+
+	for (from = 0; from < s->nrecords; from++) {
+		for (i = from, sum = 0; i < s->nrecords && sum < len; i++) {
+			struct record r = s->records[i];
+
+			if (r.inner != inner)
+				continue;
+			if (r.partial || r.cipher < TAG_SIZE || r.length < r.cipher)
+				break;
+			sum += r.length - r.cipher;
+		}
+		if (sum == len)
+			return true;
+	}
+	return false;
+}
+
 /* Did s receive a whole record of exactly this plaintext that nobody has read yet? */
 static bool has_record(struct socket *s, const struct chunk *like, bool inner)
 {
 	size_t i;
 
+	if (like->pieces)
+		return has_records(s, like->len, inner);
 	for (i = 0; i < s->nrecords; i++)
 		if (s->records[i].inner == inner && !s->records[i].partial &&
 		    fits(like, s->records[i]))
@@ -1177,7 +1236,7 @@ static bool has_unread(struct socket *s, struct object *o, const struct chunk *l
 /*
  * Order alone: was it on s, on which this thread received last, that this plaintext came?
  * Then a whole record of its length did, and none on another socket that waits to be read.
- * OpenSSL gives a record in any number of pieces, which must make it whole.  Sets *inner
+ * Who gives records in any number of pieces must have made them whole.  Sets *inner
  * if it is the inner session's of TLS inside TLS.
  */
 static bool came_last_on(struct process *p, struct object *o, struct socket *s, struct thread *t,
@@ -1186,7 +1245,7 @@ static bool came_last_on(struct process *p, struct object *o, struct socket *s, 
 	struct chunk like = *chunk;
 	struct socket *other;
 
-	if (chunk->lib != LIB_RUSTLS) {
+	if (in_pieces(chunk)) {
 		if (o->pieces_after != t->received_at)
 			o->pieces = 0;
 		o->pieces_after = t->received_at;
@@ -1209,14 +1268,14 @@ static bool decide_read(struct process *p, struct object *o, struct thread *t,
 {
 	struct socket *last = t && t->received_on ? find(&p->sockets, t->received_on) : NULL;
 	/* an object of rustls that reads never writes; but none overtakes what waits already */
-	bool may_come = chunk->lib != LIB_RUSTLS || o->candidate || o->before_loss ||
-			!TAILQ_EMPTY(&o->waiting);
+	bool may_come =
+		in_pieces(chunk) || o->candidate || o->before_loss || !TAILQ_EMPTY(&o->waiting);
 	struct socket *s = NULL;
 	bool inner;
 
 	if (o->weak && !came_on(o->socket, chunk, o->inner, false))
 		unbind(o);
-	if (chunk->lib == LIB_RUSTLS && (!o->socket || (o->weak && !o->inner)))
+	if (!in_pieces(chunk) && (!o->socket || (o->weak && !o->inner)))
 		s = received_in_place(p, chunk);
 	/*
 	 * The place is sure if such a record came in; if it speaks against the order it
@@ -1242,7 +1301,7 @@ static bool decide_read(struct process *p, struct object *o, struct thread *t,
 	if (o->socket) {
 		o->reads = true;
 		came_on(o->socket, chunk, o->inner, true);
-	} else if (last && (chunk->lib == LIB_RUSTLS || has_record(last, chunk, false))) {
+	} else if (last && (!in_pieces(chunk) || has_record(last, chunk, false))) {
 		/* most likely, and nobody shall wait for it */
 		came_on(last, chunk, has_record(last, chunk, true), true);
 	}
