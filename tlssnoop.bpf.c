@@ -916,7 +916,6 @@ static __always_inline __u64 moved(bool sleepable, struct call *call, int result
 	case COUNT_RESULT:
 	case COUNT_KEPT:
 	case COUNT_VECTOR:
-	case COUNT_SLICES:
 		return result > 0 ? result : 0;
 	default:
 		if (ROW_COUNT(call->row) == COUNT_RUSTLS ? result == RUSTLS_RESULT_OK : result > 0)
@@ -976,6 +975,64 @@ static __always_inline void vectors(bool sleepable, struct slices *s, struct cal
 		s->len += call->len - s->part * CHUNK_MAX;
 	if (s->len)
 		chunk_lost(s->len);
+}
+
+/*
+ * gnutls_record_send(3): after these results the call is to be repeated, and then may be
+ * without data, as GnuTLS has encrypted it already.
+ */
+#define GNUTLS_E_AGAIN	     -28
+#define GNUTLS_E_INTERRUPTED -52
+
+static __always_inline bool is_kept(const struct call *call, int result)
+{
+	return ROW_COUNT(call->row) == COUNT_KEPT && call->buffer &&
+	       (result == GNUTLS_E_AGAIN || result == GNUTLS_E_INTERRUPTED);
+}
+
+static __always_inline int call_return(bool sleepable, struct regs *regs)
+{
+	struct thread *t = current_thread();
+	struct call *call;
+
+	if (!t)
+		return 0;
+	call = find_call(t, stack_at_entry(regs));
+	if (!call)
+		return 0;
+	call->len = moved(sleepable, call, result(regs));
+	if (is_kept(call, result(regs)) && has_wanted_name()) {
+		call->row |= ROW_KEPT;
+		call->len = call->count < CHUNK_MAX ? call->count : CHUNK_MAX;
+		if (sleepable)
+			piece_sleepable(0);
+		else
+			piece_plain(0);
+	} else if (!call->len && call->nested) {
+		/* it took records in and gave nothing out: the next call may give what was in
+		 * them, and go to no socket for it */
+		call->row |= ROW_HIDDEN;
+		piece_plain(0);
+	} else if (call->len && has_wanted_name()) {
+		if (ROW_COUNT(call->row) == COUNT_VECTOR)
+			vectors(sleepable, &t->slices, call);
+		else
+			all_pieces(sleepable, call->len);
+	}
+	t->depth--;
+	return 0;
+}
+
+SEC("uretprobe")
+int call_return_plain(struct regs *regs)
+{
+	return call_return(false, regs);
+}
+
+SEC("uretprobe.s")
+int call_return_sleepable(struct regs *regs)
+{
+	return call_return(true, regs);
 }
 
 /*
@@ -1073,20 +1130,8 @@ static __noinline __u64 io_result(struct call *call, __u64 error, __u64 count)
 	return error || count > call->len ? 0 : count;
 }
 
-/*
- * gnutls_record_send(3): after these results the call is to be repeated, and then may be
- * without data, as GnuTLS has encrypted it already.
- */
-#define GNUTLS_E_AGAIN	     -28
-#define GNUTLS_E_INTERRUPTED -52
-
-static __always_inline bool is_kept(const struct call *call, int result)
-{
-	return ROW_COUNT(call->row) == COUNT_KEPT && call->buffer &&
-	       (result == GNUTLS_E_AGAIN || result == GNUTLS_E_INTERRUPTED);
-}
-
-static __always_inline int call_return(bool sleepable, struct regs *regs)
+/* The return of both */
+static __always_inline int method_return(bool sleepable, struct regs *regs)
 {
 	struct thread *t = current_thread();
 	struct call *call;
@@ -1099,23 +1144,9 @@ static __always_inline int call_return(bool sleepable, struct regs *regs)
 	if (ROW_COUNT(call->row) == COUNT_IO_RESULT)
 		call->len = io_result(call, result(regs), result2(regs));
 	else
-		call->len = moved(sleepable, call, result(regs));
-	if (is_kept(call, result(regs)) && has_wanted_name()) {
-		call->row |= ROW_KEPT;
-		call->len = call->count < CHUNK_MAX ? call->count : CHUNK_MAX;
-		if (sleepable)
-			piece_sleepable(0);
-		else
-			piece_plain(0);
-	} else if (!call->len && call->nested) {
-		/* it took records in and gave nothing out: the next call may give what was in
-		 * them, and go to no socket for it */
-		call->row |= ROW_HIDDEN;
-		piece_plain(0);
-	} else if (call->len && has_wanted_name()) {
-		if (ROW_COUNT(call->row) == COUNT_VECTOR)
-			vectors(sleepable, &t->slices, call);
-		else if (ROW_COUNT(call->row) == COUNT_SLICES && call->count & IN_ARRAY)
+		call->len = result(regs);
+	if (call->len && has_wanted_name()) {
+		if (ROW_COUNT(call->row) == COUNT_SLICES && call->count & IN_ARRAY)
 			records(sleepable, &t->slices, call);
 		else
 			all_pieces(sleepable, call->len);
@@ -1125,15 +1156,15 @@ static __always_inline int call_return(bool sleepable, struct regs *regs)
 }
 
 SEC("uretprobe")
-int call_return_plain(struct regs *regs)
+int method_return_plain(struct regs *regs)
 {
-	return call_return(false, regs);
+	return method_return(false, regs);
 }
 
 SEC("uretprobe.s")
-int call_return_sleepable(struct regs *regs)
+int method_return_sleepable(struct regs *regs)
 {
-	return call_return(true, regs);
+	return method_return(true, regs);
 }
 
 /*

@@ -2335,6 +2335,9 @@ static struct {
 } have;
 
 static struct tlssnoop_bpf *skel;
+/* the same with the programs of SHAPE_SLICES and SHAPE_IO, once one of them is needed: few are, and
+ * the verifier takes its time */
+static struct tlssnoop_bpf *lower;
 static struct ring_buffer *ring;
 
 /* TLSSNOOP_WITHOUT names features to do without, as an older kernel would */
@@ -2482,14 +2485,18 @@ static struct bpf_program *program_of(enum shape shape, bool at_return)
 	switch (shape) {
 	case SHAPE_CALL:
 	case SHAPE_NSPR:
+		if (!at_return)
+			return shape == SHAPE_CALL ? skel->progs.call_entry
+						   : skel->progs.nspr_entry;
+		return s ? skel->progs.call_return_sleepable : skel->progs.call_return_plain;
 	case SHAPE_SLICES:
 	case SHAPE_IO:
+		if (!lower)
+			return NULL;
 		if (!at_return)
-			return shape == SHAPE_CALL     ? skel->progs.call_entry
-			       : shape == SHAPE_NSPR   ? skel->progs.nspr_entry
-			       : shape == SHAPE_SLICES ? skel->progs.slices_entry
-						       : skel->progs.io_entry;
-		return s ? skel->progs.call_return_sleepable : skel->progs.call_return_plain;
+			return shape == SHAPE_SLICES ? lower->progs.slices_entry
+						     : lower->progs.io_entry;
+		return s ? lower->progs.method_return_sleepable : lower->progs.method_return_plain;
 	case SHAPE_ENCRYPT:
 		if (!at_return)
 			return s ? skel->progs.encrypt_sleepable : skel->progs.encrypt_plain;
@@ -2525,18 +2532,52 @@ static void load_uprobe(struct bpf_program *prog)
 						      (enum bpf_attach_type)TRACE_UPROBE_MULTI);
 }
 
-static int load(void)
+static struct tlssnoop_bpf *open_programs(void)
 {
 	LIBBPF_OPTS(bpf_object_open_opts, opts, .kernel_log_level = env.verbose > 1 ? 4 : 0);
+	struct tlssnoop_bpf *bpf = tlssnoop_bpf__open_opts(&opts);
+
+	if (!bpf)
+		complain("cannot open", "BPF object", "%s", strerror(errno));
+	return bpf;
+}
+
+static int load_lower(void)
+{
+	struct bpf_program *prog;
+	struct bpf_map *map;
+	int err = 0, shape;
+
+	lower = open_programs();
+	if (!lower)
+		return -ENOMEM;
+	bpf_object__for_each_program(prog, lower->obj)
+		bpf_program__set_autoload(prog, false);
+	bpf_object__for_each_map(map, lower->obj) err =
+		err
+			?: bpf_map__reuse_fd(map, bpf_object__find_map_fd_by_name(
+							  skel->obj, bpf_map__name(map)));
+	for (shape = SHAPE_SLICES; shape <= SHAPE_IO; shape++) {
+		load_uprobe(program_of(shape, false));
+		load_uprobe(program_of(shape, true));
+	}
+	err = err ?: tlssnoop_bpf__load(lower);
+	if (err) {
+		tlssnoop_bpf__destroy(lower);
+		lower = NULL;
+	}
+	return err;
+}
+
+static int load(void)
+{
 	struct bpf_program *prog;
 	__u64 ring_size = 4096, pidns;
 	int err, shape, at_return;
 
-	skel = tlssnoop_bpf__open_opts(&opts);
-	if (!skel) {
-		complain("cannot open", "BPF object", "%s", strerror(errno));
+	skel = open_programs();
+	if (!skel)
 		return -1;
-	}
 	while (ring_size < env.buffer_kib * 1024ULL)
 		ring_size *= 2;
 	bpf_map__set_max_entries(skel->maps.facts, ring_size);
@@ -2668,8 +2709,8 @@ static int attach_each(struct bpf_program *prog, const char *path, int file,
 static int attach_program(const struct file *f, enum shape shape, bool at_return, pid_t pid,
 			  __u64 flags)
 {
-	struct bpf_program *prog = program_of(shape, at_return);
 	const struct site *sites[f->nsites];
+	struct bpf_program *prog;
 	char path[32];
 	size_t i, n = 0;
 	int fd;
@@ -2677,6 +2718,12 @@ static int attach_program(const struct file *f, enum shape shape, bool at_return
 	for (i = 0; i < f->nsites; i++)
 		if (f->sites[i].hook->shape == shape)
 			sites[n++] = &f->sites[i];
+	if (n && !lower && (shape == SHAPE_SLICES || shape == SHAPE_IO)) {
+		fd = load_lower();
+		if (fd < 0)
+			return fd;
+	}
+	prog = program_of(shape, at_return);
 	if (!n || !prog)
 		return 0;
 	/* the file that is open, whatever its path leads to now */
@@ -3559,6 +3606,7 @@ int main(int argc, char **argv)
 	detach_from(0);
 	correlate_free(correlator);
 	ring_buffer__free(ring);
+	tlssnoop_bpf__destroy(lower);
 	tlssnoop_bpf__destroy(skel);
 	return err && !status ? EXIT_FAILURE : status;
 }
