@@ -142,6 +142,18 @@ whichever_build() {
 	apart client --short 211
 }
 
+@test "the unbuffered API" {
+	local suite
+	for suite in aes256 chacha; do
+		traced "$RELEASE/unbuffered_target" --tls 1.2 --suite "$suite"
+		traced "$RELEASE/unbuffered_target" --tls 1.3 --suite "$suite"
+	done
+	traced "$RELEASE/unbuffered_target" --wrapped
+	strip -o "$BATS_TEST_TMPDIR/unbuffered_target" "$RELEASE/unbuffered_target"
+	traced "$BATS_TEST_TMPDIR/unbuffered_target" --tls 1.2
+	traced "$BATS_TEST_TMPDIR/unbuffered_target" --tls 1.3
+}
+
 @test "fat LTO that aborts on panic" {
 	whichever_build "$FAT"
 }
