@@ -712,12 +712,47 @@ static bool is_traffic(const struct layout *l, const struct state *s, const stru
 	return true;
 }
 
-/* Finds ExpectTraffic near a group of states of the same defaults, if that is a family */
+/*
+ * ExpectEarlyData overrides no default, but says which messages it expects in place of another,
+ * {ApplicationData, Handshake}: two ContentTypes of two bytes each, {variant, 0}.  The
+ * only states besides it that do are ExpectTraffic's.
+ */
+#define EXPECTS_DATA 0x00020003
+
+struct expected {
+	const struct image *im;
+	bool data;
+};
+
+static void expects(const struct mention *m, void *ctx)
+{
+	struct expected *e = ctx;
+
+	e->data |= (uint32_t)word(e->im, m->what) == EXPECTS_DATA;
+}
+
+static void find_early_data(struct finder *f, const struct layout *l, const struct state *group,
+			    size_t n)
+{
+	struct expected e = {.im = f->im};
+	size_t i;
+
+	find_functions(f->im);
+	for (i = 0; i < n; i++, e.data = false) {
+		each_mention(f->im, group[i].handle, function_end(f->im, group[i].handle), expects,
+			     &e);
+		if (e.data)
+			add_hit(f, ELFSYM_EARLY, l->name, group[i].handle);
+	}
+}
+
+/* Finds ExpectTraffic near a group of states of the same defaults, if that is a family, and
+ * ExpectEarlyData in it */
 static void find_traffic(struct finder *f, const struct layout *l, const struct state *states,
 			 size_t nstates, const struct state *group, size_t n)
 {
 	uint64_t from = UINT64_MAX, to = 0;
-	size_t i, handles = 1;
+	size_t i, handles = 1, hits = f->nhits;
 
 	for (i = 0; i < METHODS_COMPARED; i++)
 		if (group->body[i].nothing || group->body[i].yes)
@@ -733,6 +768,8 @@ static void find_traffic(struct finder *f, const struct layout *l, const struct 
 		if (states[i].address + FAMILY_NEAR > from &&
 		    states[i].address < to + FAMILY_NEAR && is_traffic(l, &states[i], group))
 			add_hit(f, ELFSYM_HANDLE, l->name, states[i].handle);
+	if (f->nhits > hits)
+		find_early_data(f, l, group, n);
 }
 
 /* True if there are states that only a newer rustls has */

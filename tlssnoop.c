@@ -151,6 +151,7 @@ static const struct hook hooks[] = {
 	 .pattern = {.legacy_tail = "$GT$6handle", .legacy_has = "..ExpectTraffic$u20$as$u20$",
 	  .v0_tail = "6handle", .v0_has = {"13ExpectTraffic", "5State"}}},
 	{LIB_RUSTLS,  DIR_READ,  METHOD(SHAPE_HANDLE, "ExpectEarlyData::handle"), .partial = true,
+	 .role = ELFSYM_EARLY,
 	 .pattern = {.legacy_tail = "$GT$6handle", .legacy_has = "..ExpectEarlyData$u20$as$u20$",
 	  .v0_tail = "6handle", .v0_has = {"15ExpectEarlyData", "5State"}}},
 	{LIB_RUSTLS,  DIR_READ,  METHOD(SHAPE_DECRYPT, "MessageDecrypter::decrypt"),
@@ -1311,23 +1312,23 @@ static int add_unnamed(const struct elfsym_func *func, enum elfsym_role role, vo
 {
 	struct file *f = ctx;
 	bool bio = role == ELFSYM_BIO_READ || role == ELFSYM_BIO_WRITE;
+	bool state = role == ELFSYM_HANDLE || role == ELFSYM_EARLY;
 	const struct hook *h;
 	size_t i;
 
 	if (role == ELFSYM_NO_DECRYPT && !has_site(f, LIB_RUSTLS, DIR_READ, func->source))
 		add_word(f->no_decrypt, sizeof(f->no_decrypt), func->name);
-	if (role == ELFSYM_HANDLE && !strcmp(func->name, "0.20-0.21")) {
+	if (state && !strcmp(func->name, "0.20-0.21")) {
 		if (has_site(f, LIB_RUSTLS, DIR_READ, func->source))
 			return 0;
 		f->old_states = true;
 	}
-	/* a server's early data does not pass one that the tables find */
-	if (role == ELFSYM_HANDLE && has_named(f, SHAPE_DECRYPT, func->source) &&
+	/* decrypt is sure to have all */
+	if (state && has_named(f, SHAPE_DECRYPT, func->source) &&
 	    !has_named(f, SHAPE_HANDLE, func->source))
 		return 0;
 	/* ExpectQuicTraffic looks alike there, and never has data; symbols know it */
-	if (role == ELFSYM_HANDLE && !strcmp(func->name, "0.24") &&
-	    has_site(f, LIB_RUSTLS, DIR_READ, func->source))
+	if (state && !strcmp(func->name, "0.24") && has_site(f, LIB_RUSTLS, DIR_READ, func->source))
 		return 0;
 	for (i = 0; i < ARRAY_SIZE(hooks); i++) {
 		h = &hooks[i];

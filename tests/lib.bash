@@ -290,7 +290,8 @@ rustls_symbols() {
 		-e wrapped | sed -nE \
 		-e 's/^(\w+) [tT] .*(Message|Record)Encrypter([$]GT[$])?7encrypt.*/encrypt \1/p' \
 		-e 's/^(\w+) [tT] .*(Message|Record)Decrypter([$]GT[$])?7decrypt.*/decrypt \1/p' \
-		-e 's/^(\w+) [tT] .*ExpectTraffic.*[E$]6handle.*/handle \1/p' | sort -u
+		-e 's/^(\w+) [tT] .*ExpectTraffic.*[E$]6handle.*/handle \1/p' \
+		-e 's/^(\w+) [tT] .*ExpectEarlyData.*[E$]6handle.*/early \1/p' | sort -u
 }
 
 # innermost PID: the last of its descendants, each of which is the only child

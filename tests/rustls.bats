@@ -227,6 +227,7 @@ wrapped_build() {
 		traced "$dir/std_target" --tls 1.3 "$target"
 		traced "$dir/std_target" --tls 1.2 --suite chacha "$target"
 	done
+	traced "$dir/std_target" early
 	traced "$dir/tokio_target" --threads 4 both
 }
 
@@ -236,6 +237,7 @@ wrapped_build() {
 		dir=$(stripped_build "$build")
 		traced "$dir/std_target" --tls 1.3 edges
 		traced "$dir/std_target" --tls 1.2 edges
+		traced "$dir/std_target" early
 		traced "$dir/tokio_target" both
 	done
 }
