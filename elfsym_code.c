@@ -184,6 +184,16 @@ static int x86_encrypts(const uint8_t *code, size_t size)
 	return n;
 }
 
+static bool x86_has_number(const uint8_t *code, size_t size, uint32_t number)
+{
+	size_t i;
+
+	for (i = 0; i + 4 <= size; i++)
+		if (get32(code + i) == number)
+			return true;
+	return false;
+}
+
 /* arm64 */
 
 #define ARM_RET	   0xd65f03c0
@@ -316,6 +326,19 @@ static int arm_encrypts(const uint8_t *code, size_t size)
 	return n;
 }
 
+/* mov of the lower half, movk of the upper one to the same register, next to it */
+static bool arm_has_number(const uint8_t *code, size_t size, uint32_t number)
+{
+	uint32_t mov = 0x52800000 | (number & 0xffff) << 5, movk = 0x72a00000 | number >> 16 << 5;
+	size_t i;
+
+	for (i = 0; i + 8 <= size; i += 4)
+		if ((get32(code + i) & ~31U) == mov &&
+		    get32(code + i + 4) == (movk | (get32(code + i) & 31)))
+			return true;
+	return false;
+}
+
 static const struct machine machines[] = {
 	{
 		.elf = EM_X86_64,
@@ -325,6 +348,7 @@ static const struct machine machines[] = {
 		.adds = x86_adds,
 		.essence = x86_essence,
 		.encrypts = x86_encrypts,
+		.has_number = x86_has_number,
 		.nothing = {BYTES("\xc3"), BYTES("\x55\x48\x89\xe5\x5d\xc3"),
 			    BYTES("\x48\x89\x7c\x24\xf8\xc3")},
 		.yes = {BYTES("\xb0\x01\xc3"), BYTES("\xb8\x01\0\0\0\xc3"),
@@ -338,6 +362,7 @@ static const struct machine machines[] = {
 		.adds = arm_adds,
 		.essence = arm_essence,
 		.encrypts = arm_encrypts,
+		.has_number = arm_has_number,
 		.nothing = {BYTES("\xc0\x03\x5f\xd6"),
 			    BYTES("\xff\x43\0\xd1\xe0\x07\0\xf9\xff\x43\0\x91\xc0\x03\x5f\xd6")},
 		.yes = {BYTES("\x20\0\x80\x52\xc0\x03\x5f\xd6"),

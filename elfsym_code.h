@@ -59,6 +59,9 @@ struct machine {
 	/* How much more often it adds 17 than it compares with a record's largest length */
 	int (*encrypts)(const uint8_t *code, size_t size);
 
+	/* Has it the number itself in it? */
+	bool (*has_number)(const uint8_t *code, size_t size, uint32_t number);
+
 	struct bytes nothing[3], yes[4]; /* all essences of "return" and of "return true" */
 };
 

@@ -483,12 +483,33 @@ static void find_decrypters(struct search *s)
 	}
 }
 
+/*
+ * A provider has ChaCha20 and GCM for TLS 1.2.  In what is not optimised, ChaCha20 of
+ * aws-lc-rs looks like nothing, as its overhead is what another function returns.  The
+ * encrypt of a GCM that is alone.
+ */
+static uint64_t lonely_gcm(const struct search *s)
+{
+	const struct cipher *c, *gcm = NULL;
+	int more = 0;
+
+	for (c = s->ciphers; c < s->ciphers + s->nciphers; c++) {
+		if (!c->believed || c->certain || is_tls13(c))
+			continue;
+		if (!c->common)
+			gcm = c;
+		more += c->common ? -1 : 1;
+	}
+	return more > 0 ? gcm->encrypter.method[0] : 0;
+}
+
 /* A program is optimised as a whole: what is uncertain counts where nothing is certain */
 static bool find_rustls(struct finder *f)
 {
 	struct search s = {.f = f, .im = f->im};
 	bool tls13 = false;
 	struct cipher *c;
+	uint64_t alone;
 	size_t k;
 
 	if (find_encrypters(&s, true) || find_encrypters(&s, false))
@@ -510,6 +531,9 @@ static bool find_rustls(struct finder *f)
 		if (!c->ndecrypt)
 			add_hit(f, ELFSYM_NO_DECRYPT, c->name, c->encrypter.method[0]);
 	}
+	alone = tls13 ? lonely_gcm(&s) : 0;
+	if (alone)
+		add_hit(f, ELFSYM_NO_ENCRYPT, "tls12-chacha", alone);
 	free(s.ciphers);
 	free(s.leads.v);
 	free(s.users.v);
@@ -714,8 +738,8 @@ static bool is_traffic(const struct layout *l, const struct state *s, const stru
 
 /*
  * ExpectEarlyData overrides no default, but says which messages it expects in place of another,
- * {ApplicationData, Handshake}: two ContentTypes of two bytes each, {variant, 0}.  The
- * only states besides it that do are ExpectTraffic's.
+ * {ApplicationData, Handshake}: two ContentTypes of two bytes each, {variant, 0}, in its code
+ * or mentioned by it.  The only states besides it that do are ExpectTraffic's.
  */
 #define EXPECTS_DATA 0x00020003
 
@@ -731,19 +755,27 @@ static void expects(const struct mention *m, void *ctx)
 	e->data |= (uint32_t)word(e->im, m->what) == EXPECTS_DATA;
 }
 
+static bool expects_data(struct image *im, uint64_t handle)
+{
+	uint64_t end = function_end(im, handle);
+	struct expected e = {.im = im};
+	uint8_t code[0x2000];
+	size_t size = end - handle;
+
+	size = read_code(im, handle, code, size < sizeof(code) ? size : sizeof(code));
+	each_mention(im, handle, end, expects, &e);
+	return e.data || im->machine->has_number(code, size, EXPECTS_DATA);
+}
+
 static void find_early_data(struct finder *f, const struct layout *l, const struct state *group,
 			    size_t n)
 {
-	struct expected e = {.im = f->im};
 	size_t i;
 
 	find_functions(f->im);
-	for (i = 0; i < n; i++, e.data = false) {
-		each_mention(f->im, group[i].handle, function_end(f->im, group[i].handle), expects,
-			     &e);
-		if (e.data)
+	for (i = 0; i < n; i++)
+		if (expects_data(f->im, group[i].handle))
 			add_hit(f, ELFSYM_EARLY, l->name, group[i].handle);
-	}
 }
 
 /* Finds ExpectTraffic near a group of states of the same defaults, if that is a family, and

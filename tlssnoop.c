@@ -1106,6 +1106,7 @@ struct file {
 	char rustc[32];	     /* version, if it is made of Rust and that was asked for */
 	char rustls[32];     /* version, if no symbol of it was found and it was asked for */
 	char no_decrypt[64]; /* ciphers of rustls whose function was not found, or "" */
+	char no_encrypt[64]; /* likewise; these are not decrypted either */
 	bool symbols;	     /* it has a .symtab */
 	bool old_states;     /* those of rustls were found by its tables, but maybe not all */
 	int error;	     /* 0, or why nothing could be found in it */
@@ -1318,6 +1319,10 @@ static int add_unnamed(const struct elfsym_func *func, enum elfsym_role role, vo
 
 	if (role == ELFSYM_NO_DECRYPT && !has_site(f, LIB_RUSTLS, DIR_READ, func->source))
 		add_word(f->no_decrypt, sizeof(f->no_decrypt), func->name);
+	if (role == ELFSYM_NO_ENCRYPT && !has_site(f, LIB_RUSTLS, DIR_WRITE, func->source)) {
+		add_word(f->no_decrypt, sizeof(f->no_decrypt), func->name);
+		add_word(f->no_encrypt, sizeof(f->no_encrypt), func->name);
+	}
 	if (state && !strcmp(func->name, "0.20-0.21")) {
 		if (has_site(f, LIB_RUSTLS, DIR_READ, func->source))
 			return 0;
@@ -2208,6 +2213,9 @@ static void list_group(const struct listed *l, enum library lib, enum direction 
 	if (lib == LIB_RUSTLS && dir == DIR_READ && undecrypted(l->f)[0])
 		list_remark(l, lib, dir, "", "", "no function found that decrypts ",
 			    undecrypted(l->f));
+	if (lib == LIB_RUSTLS && dir == DIR_WRITE && l->f->no_encrypt[0])
+		list_remark(l, lib, dir, "", "", "no function found that encrypts ",
+			    l->f->no_encrypt);
 }
 
 static void list_file(const char *whose, const struct file *f, const char *crypto_version)
@@ -2807,6 +2815,9 @@ static void warn_half(const struct file *f)
 	if (undecrypted(f)[0])
 		complain("not all is seen", safe(f->path),
 			 "rustls: no function found that decrypts %s", undecrypted(f));
+	if (f->no_encrypt[0])
+		complain("not all is seen", safe(f->path),
+			 "rustls: no function found that encrypts %s", f->no_encrypt);
 	for (i = 0; i < LIB_COUNT; i++)
 		if (seen[i][DIR_READ] != seen[i][DIR_WRITE])
 			complain("only one direction", safe(f->path),

@@ -114,3 +114,13 @@ hinted() {
 		done
 	done
 }
+
+@test "the programs for these use little stack" {
+	without 'crypter.*7(en|de)crypt(17h|C|$)|16buffer_plaintext|6handle(17h|C|$)' \
+		"$RELEASE/std_target"
+	observe -vv "$BATS_TEST_TMPDIR/target" edges
+	low_stacks 10
+	grep -q "^'io_entry'" "$TRACE.stacks"
+	grep -q "^'slices_entry'" "$TRACE.stacks"
+	grep -q "^'method_return_" "$TRACE.stacks"
+}

@@ -704,33 +704,13 @@ true_lines() {
 	done
 }
 
-# stacks: "PROGRAM BYTES FUNCTIONS" for each program: the most that one of its functions takes as
-# the kernel counts it, in steps of 16, and what each takes
-stacks() {
-	awk '/BEGIN PROG LOAD LOG/ { name = $3 }
-		/^stack depth / {
-			n = split($3, a, "+")
-			for (most = 0; n; n--)
-				if (a[n] > most)
-					most = a[n]
-			print name, int((most + 15) / 16) * 16, $3
-		}'
-}
-
 @test "no program uses a stack that a new kernel would share" {
-	local without bytes name functions programs
+	local without
 	for without in '' sleepable; do
 		launch_silent 1
 		eventually 10 grep -qs /libssl "/proc/$TARGET_PID/maps"
 		TLSSNOOP_WITHOUT=$without "$TLSSNOOP" -vv -p "$TARGET_PID" >"$TRACE" 2>"$SNOOP_ERR"
-		stacks <"$SNOOP_ERR" >"$TRACE.stacks"
-		cat "$TRACE.stacks"
-		programs=$(cut -d ' ' -f 1 "$TRACE.stacks" | sort -u | wc -l)
-		((programs == $(grep -c 'BEGIN PROG LOAD LOG' "$SNOOP_ERR") && programs >= 7)) ||
-			fail "$programs programs"
-		while read -r name bytes functions; do
-			((bytes < 64)) || fail "$name $bytes bytes: $functions"
-		done <"$TRACE.stacks"
+		low_stacks 7
 	done
 }
 

@@ -294,6 +294,33 @@ rustls_symbols() {
 		-e 's/^(\w+) [tT] .*ExpectEarlyData.*[E$]6handle.*/early \1/p' | sort -u
 }
 
+# stacks: "PROGRAM BYTES FUNCTIONS" for each program: the most that one of its functions takes as
+# the kernel counts it, in steps of 16, and what each takes
+stacks() {
+	awk '/BEGIN PROG LOAD LOG/ { name = $3 }
+		/^stack depth / {
+			n = split($3, a, "+")
+			for (most = 0; n; n--)
+				if (a[n] > most)
+					most = a[n]
+			print name, int((most + 15) / 16) * 16, $3
+		}'
+}
+
+# low_stacks LEAST: what tlssnoop -vv has said of its programs, which are so many at least: none
+# uses a stack that a new kernel would share
+low_stacks() {
+	local bytes name functions programs
+	stacks <"$SNOOP_ERR" >"$TRACE.stacks"
+	cat "$TRACE.stacks"
+	programs=$(cut -d ' ' -f 1 "$TRACE.stacks" | sort -u | wc -l)
+	((programs == $(grep -c 'BEGIN PROG LOAD LOG' "$SNOOP_ERR") && programs >= $1)) ||
+		fail "$programs programs"
+	while read -r name bytes functions; do
+		((bytes < 64)) || fail "$name $bytes bytes: $functions"
+	done <"$TRACE.stacks"
+}
+
 # innermost PID: the last of its descendants, each of which is the only child
 innermost() {
 	local pid=$1 child

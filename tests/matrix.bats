@@ -181,6 +181,16 @@ FAT=(release LTO=fat CODEGEN_UNITS=1)
 	build rustls-0.24 legacy 'fat LTO, 1 codegen unit' "${FAT[@]}"
 }
 
+@test "0.23, debug, stripped: what aws-lc-rs does not show of itself is said" {
+	local copy=$BATS_TEST_TMPDIR/target
+	strip -o "$copy" "$(program rustls-0.23 legacy dev)"
+	"$TLSSNOOP" -q -L -l "$copy" >"$BATS_TEST_TMPDIR/list"
+	grep '^#.* write .*: no function found that encrypts tls12-chacha: ' "$BATS_TEST_TMPDIR/list"
+	observe -j "$copy" "$BATS_FILE_TMPDIR/cert" "$BATS_FILE_TMPDIR/key"
+	grep 'not all is seen: .*: rustls: no function found that encrypts tls12-chacha$' "$SNOOP_ERR"
+	grep -q '"dir":"write"' "$TRACE"
+}
+
 # in_between PROGRAM COPY: as if it came from a compiler whose enums are laid out in a way of which
 # nothing is known
 in_between() {

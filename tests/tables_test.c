@@ -21,9 +21,9 @@ static int print(const struct elfsym_func *func, enum elfsym_role role, void *ct
 	static const char *const roles[] = {
 		[ELFSYM_ENCRYPT] = "encrypt",	    [ELFSYM_DECRYPT] = "decrypt",
 		[ELFSYM_NO_DECRYPT] = "no-decrypt", [ELFSYM_HANDLE] = "handle",
-		[ELFSYM_EARLY] = "early",	    [ELFSYM_SSL_READ] = "ssl-read",
-		[ELFSYM_SSL_WRITE] = "ssl-write",   [ELFSYM_BIO_READ] = "bio-read",
-		[ELFSYM_BIO_WRITE] = "bio-write",
+		[ELFSYM_EARLY] = "early",	    [ELFSYM_NO_ENCRYPT] = "no-encrypt",
+		[ELFSYM_SSL_READ] = "ssl-read",	    [ELFSYM_SSL_WRITE] = "ssl-write",
+		[ELFSYM_BIO_READ] = "bio-read",	    [ELFSYM_BIO_WRITE] = "bio-write",
 	};
 
 	(void)ctx;
