@@ -1526,30 +1526,34 @@ static __noinline int walk(struct io *io)
 /*
  * A socket call inside a call of a library that owns its socket: note the socket.  TLS
  * inside TLS is several such calls; all of them went over this socket.  Returns 1 if the
- * thread is in such a call.
+ * thread is in such a call in this direction: in the other one it may be what a callback
+ * does (node sends what it wrote to memory from one of SSL_read).
  */
 static __noinline int note_nested(struct io *io, bool is_record, struct file *file)
 {
 	struct thread *t = current_thread();
 	__u32 nested = is_record ? NESTED_RECORD : NESTED_SOCKET;
 	struct call *call;
-	__u64 i;
+	__u64 i, inside = 0;
 
-	if (!t || !t->depth)
+	if (!t)
 		return 0;
 	for (i = 0; i < CALLS_MAX && i < t->depth; i++) {
 		call = &t->calls[i];
-		if (ROW_DIR(call->row) != io->dir || nested < call->nested)
+		if (ROW_DIR(call->row) != io->dir)
+			continue;
+		inside = 1;
+		if (nested < call->nested)
 			continue;
 		call->nested = nested;
 		call->fd = io->fact.fd;
 		call->sock = io->fact.sock;
 	}
-	if (t->ends_of != io->fact.sock) {
+	if (inside && t->ends_of != io->fact.sock) {
 		read_ends(&t->ends, file);
 		t->ends_of = io->fact.sock;
 	}
-	return 1;
+	return inside;
 }
 
 static __noinline struct stream *stream_of(__u64 sock, bool add)
