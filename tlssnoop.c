@@ -1153,14 +1153,6 @@ static void detach_some(pid_t pid, int file)
 	nattachments = kept;
 }
 
-static const char *process_name(const struct process *p)
-{
-	static char name[64];
-
-	snprintf(name, sizeof(name), "pid %d (%s)", p->pid, safe(p->comm));
-	return name;
-}
-
 /* Returns 0 or -errno: ENOENT if there is no such process */
 static int read_comm(struct process *p)
 {
@@ -1175,6 +1167,19 @@ static int read_comm(struct process *p)
 		p->comm[strcspn(p->comm, "\n")] = 0;
 	fclose(file);
 	return 0;
+}
+
+/* For messages.  Of a process that only they need the name of it is read now. */
+static const char *process_name(const struct process *p)
+{
+	static char name[64];
+	struct process named = *p;
+
+	if (named.comm[0] || !read_comm(&named))
+		snprintf(name, sizeof(name), "pid %d (%s)", p->pid, safe(named.comm));
+	else
+		snprintf(name, sizeof(name), "pid %d", p->pid);
+	return name;
 }
 
 /* The kernel side knows which processes count, the probes are in all of them */
@@ -2232,8 +2237,7 @@ static void list(void)
 	while (nqueue) {
 		struct process p = {.pid = queue[--nqueue].pid};
 
-		if (!read_comm(&p))
-			list_process(&p);
+		list_process(&p);
 		n += p.nattached;
 	}
 	if (env.machine && !n)
@@ -2800,8 +2804,7 @@ static void look_at_queue(void)
 
 		if (!env.machine && !is_wanted(p.pid, &flags))
 			continue;
-		if (!read_comm(&p))
-			each_file(&p, attach_mapped);
+		each_file(&p, attach_mapped);
 		free(p.attached);
 		if (!nqueue) /* large files have left much behind */
 			malloc_trim(0);
@@ -2897,7 +2900,6 @@ static void note_mapping(const struct mmap2 *r)
 	if (other.pid == getpid() || (!env.machine && !is_wanted(r->pid, &flags)))
 		return;
 	snprintf(m.path, sizeof(m.path), "%s", r->path);
-	read_comm(&other);
 	err = look_at(&other, &m, attach_mapped);
 	if (err)
 		may_not_look(&other, err);
@@ -3032,9 +3034,8 @@ static void stopped(pid_t pid)
 
 	if (!is_wanted(tgid, &flags))
 		return; /* gone */
-	read_comm(&p);
 	if (pid == command.pid)
-		memcpy(command.comm, p.comm, sizeof(p.comm));
+		read_comm(&command);
 	if (flags & PROCESS_AT_EXEC) {
 		each_file(&p, attach_entry);
 		flags = PROCESS_FOLLOW | PROCESS_STOP;
