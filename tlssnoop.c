@@ -1072,6 +1072,7 @@ struct file {
 	int error;	     /* 0, or why nothing could be found in it */
 	bool told;	     /* the user knows that */
 	bool named;	     /* by -l: traced in whatever process runs it */
+	bool usual;	     /* found where libraries usually lie: the same */
 	bool everywhere;     /* its probes are in all processes */
 };
 
@@ -1153,14 +1154,6 @@ static void detach_some(pid_t pid, int file)
 	nattachments = kept;
 }
 
-static const char *process_name(const struct process *p)
-{
-	static char name[64];
-
-	snprintf(name, sizeof(name), "pid %d (%s)", p->pid, safe(p->comm));
-	return name;
-}
-
 /* Returns 0 or -errno: ENOENT if there is no such process */
 static int read_comm(struct process *p)
 {
@@ -1175,6 +1168,19 @@ static int read_comm(struct process *p)
 		p->comm[strcspn(p->comm, "\n")] = 0;
 	fclose(file);
 	return 0;
+}
+
+/* For messages.  Of a process that only they need the name of it is read now. */
+static const char *process_name(const struct process *p)
+{
+	static char name[64];
+	struct process named = *p;
+
+	if (named.comm[0] || !read_comm(&named))
+		snprintf(name, sizeof(name), "pid %d (%s)", p->pid, safe(named.comm));
+	else
+		snprintf(name, sizeof(name), "pid %d", p->pid);
+	return name;
 }
 
 /* The kernel side knows which processes count, the probes are in all of them */
@@ -1858,6 +1864,16 @@ static bool may_look(pid_t pid)
 	return readlink(path, root, sizeof(root)) >= 0;
 }
 
+/* Says once what is wrong with a file.  What is no ELF file is data to us; of 32 bits,
+ * explain_nothing() says it. */
+static void tell_error(struct file *f)
+{
+	if (f->error && !is_foreign(f->error) && !f->told) {
+		complain("cannot trace", safe(f->path), "%s", elf_error(f->error));
+		f->told = true;
+	}
+}
+
 typedef void mapping_fn(struct process *p, size_t file, const struct mapping *m);
 
 /* Calls fn for a mapping's file, unless there is nothing in it.  Returns 0, -EACCES or
@@ -1865,8 +1881,9 @@ typedef void mapping_fn(struct process *p, size_t file, const struct mapping *m)
 static int look_at(struct process *p, const struct mapping *m, mapping_fn *fn)
 {
 	int n = file_of(p, m);
-	struct file *f;
 
+	if (!fn)
+		return 0;
 	if ((n == -EACCES || n == -EPERM) && !may_look(p->pid))
 		return n;
 	if (n < 0) {
@@ -1876,12 +1893,7 @@ static int look_at(struct process *p, const struct mapping *m, mapping_fn *fn)
 				 strerror(-n));
 		return 0;
 	}
-	f = &files[n];
-	/* what is no ELF file is data to us; of 32 bits, explain_nothing() says it */
-	if (f->error && !is_foreign(f->error) && !f->told) {
-		complain("cannot trace", safe(f->path), "%s", elf_error(f->error));
-		f->told = true;
-	}
+	tell_error(&files[n]);
 	fn(p, n, m);
 	return 0;
 }
@@ -1889,7 +1901,8 @@ static int look_at(struct process *p, const struct mapping *m, mapping_fn *fn)
 /*
  * Calls fn for each file that the process has mapped for execution, with its number in
  * files[].  Returns 0 (a process that is gone has none), or -errno if we may not look at
- * it, which is said.
+ * it, which is said.  Without fn it only reads the files, and leaves it to the next look to
+ * say what is wrong.
  */
 static int each_file(struct process *p, mapping_fn *fn)
 {
@@ -1902,7 +1915,7 @@ static int each_file(struct process *p, mapping_fn *fn)
 	snprintf(path, sizeof(path), "/proc/%d/maps", p->pid);
 	maps = fopen(path, "re");
 	if (!maps)
-		return errno == ENOENT || errno == ESRCH ? 0 : may_not_look(p, -errno);
+		return !fn || errno == ENOENT || errno == ESRCH ? 0 : may_not_look(p, -errno);
 	while (getline(&text, &size, maps) > 0) {
 		if (!parse_mapping(text, &m) || !m.executable || !m.ino)
 			continue;
@@ -2232,8 +2245,7 @@ static void list(void)
 	while (nqueue) {
 		struct process p = {.pid = queue[--nqueue].pid};
 
-		if (!read_comm(&p))
-			list_process(&p);
+		list_process(&p);
 		n += p.nattached;
 	}
 	if (env.machine && !n)
@@ -2440,6 +2452,47 @@ static struct bpf_program *program_of(enum shape shape, bool at_return)
 	}
 }
 
+/*
+ * Libraries that a program may load: where they usually lie.  A program that starts later
+ * and ends soon is then seen from its first byte.
+ */
+static const char usual_libraries[] =
+	"{/usr,/usr/local,}/lib{,64,/*-linux-gnu}/lib{ssl.so.*,gnutls.so.*,nspr4.so}";
+
+static void find_usual(void)
+{
+	const char *path;
+	glob_t found;
+	size_t i;
+	int fd, n;
+
+	if (glob(usual_libraries, GLOB_BRACE, NULL, &found))
+		return;
+	for (i = 0; i < found.gl_pathc; i++) {
+		path = found.gl_pathv[i];
+		fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+		n = fd < 0 ? -errno : add_file(fd, path, 0);
+		if (n >= 0) {
+			tell_error(&files[n]);
+			files[n].usual = files[n].nsites;
+		} else if (n != -ENOENT) { /* where a link leads when its package has gone */
+			complain("cannot open", safe(path), "%s", strerror(-n));
+		}
+	}
+	globfree(&found);
+}
+
+/* Reads the files that there are to trace by now; attach() finds what is mapped later */
+static void look_ahead(void)
+{
+	size_t i;
+
+	for (i = 0; i < nprocesses; i++)
+		each_file(&processes[i], NULL);
+	if (in_all_processes())
+		find_usual();
+}
+
 static __u64 inode_of(const char *path)
 {
 	struct stat st;
@@ -2458,12 +2511,22 @@ static void load_uprobe(struct bpf_program *prog)
 						      (enum bpf_attach_type)TRACE_UPROBE_MULTI);
 }
 
+static void *load_thread(void *err)
+{
+	*(int *)err = tlssnoop_bpf__load(skel);
+	return NULL;
+}
+
+/* The kernel checks the programs while we read files: each takes tens of ms */
 static int load(void)
 {
 	LIBBPF_OPTS(bpf_object_open_opts, opts, .kernel_log_level = env.verbose > 1 ? 4 : 0);
 	struct bpf_program *prog;
 	__u64 ring_size = 4096, pidns;
-	int err, shape, at_return;
+	const struct hook *h;
+	int err, at_return;
+	pthread_t thread;
+	bool threaded;
 
 	skel = tlssnoop_bpf__open_opts(&opts);
 	if (!skel) {
@@ -2490,17 +2553,27 @@ static int load(void)
 	bpf_object__for_each_program(prog, skel->obj)
 		if (bpf_program__type(prog) == BPF_PROG_TYPE_KPROBE)
 			bpf_program__set_autoload(prog, false);
-	for (shape = 0; shape < SHAPE_COUNT; shape++) {
+	for (h = hooks; h < hooks + ARRAY_SIZE(hooks); h++) {
 		for (at_return = 0; at_return < 2; at_return++) {
-			prog = program_of(shape, at_return);
-			if (prog)
+			prog = program_of(h->shape, at_return);
+			if (prog && wanted_library(h->lib))
 				load_uprobe(prog);
 		}
 	}
 	if (env.command)
 		load_uprobe(skel->progs.entry_point);
 	bpf_program__set_autoload(skel->progs.process_fork, env.follow);
-	err = tlssnoop_bpf__load(skel);
+	/* what nobody will use is only to be there */
+	if (have.cookie)
+		bpf_map__set_max_entries(skel->maps.rows, 1);
+	if (!env.command)
+		bpf_map__set_max_entries(skel->maps.programs, 1);
+	threaded = !pthread_create(&thread, NULL, load_thread, &err);
+	look_ahead();
+	if (threaded)
+		pthread_join(thread, NULL);
+	else
+		load_thread(&err);
 	if (err) {
 		complain("cannot load", "BPF programs", "%s", strerror(-err));
 		if (err == -EPERM)
@@ -2800,8 +2873,7 @@ static void look_at_queue(void)
 
 		if (!env.machine && !is_wanted(p.pid, &flags))
 			continue;
-		if (!read_comm(&p))
-			each_file(&p, attach_mapped);
+		each_file(&p, attach_mapped);
 		free(p.attached);
 		if (!nqueue) /* large files have left much behind */
 			malloc_trim(0);
@@ -2897,7 +2969,6 @@ static void note_mapping(const struct mmap2 *r)
 	if (other.pid == getpid() || (!env.machine && !is_wanted(r->pid, &flags)))
 		return;
 	snprintf(m.path, sizeof(m.path), "%s", r->path);
-	read_comm(&other);
 	err = look_at(&other, &m, attach_mapped);
 	if (err)
 		may_not_look(&other, err);
@@ -3032,9 +3103,8 @@ static void stopped(pid_t pid)
 
 	if (!is_wanted(tgid, &flags))
 		return; /* gone */
-	read_comm(&p);
 	if (pid == command.pid)
-		memcpy(command.comm, p.comm, sizeof(p.comm));
+		read_comm(&command);
 	if (flags & PROCESS_AT_EXEC) {
 		each_file(&p, attach_entry);
 		flags = PROCESS_FOLLOW | PROCESS_STOP;
@@ -3359,30 +3429,6 @@ static int find_targets(void)
 	return 0;
 }
 
-/*
- * Libraries that a program may load: where they usually lie.  A program that starts later
- * and ends soon is then seen from its first byte.
- */
-static const char usual_libraries[] =
-	"{/usr,/usr/local,}/lib{,64,/*-linux-gnu}/lib{ssl.so.*,gnutls.so.*,nspr4.so}";
-
-static void attach_usual(void)
-{
-	glob_t found;
-	size_t i;
-	int fd, n;
-
-	if (glob(usual_libraries, GLOB_BRACE, NULL, &found))
-		return;
-	for (i = 0; i < found.gl_pathc; i++) {
-		fd = open(found.gl_pathv[i], O_RDONLY | O_NONBLOCK | O_CLOEXEC);
-		n = fd < 0 ? -errno : add_file(fd, found.gl_pathv[i], 0);
-		if (n >= 0 && files[n].nsites)
-			attach_everywhere(&files[n]);
-	}
-	globfree(&found);
-}
-
 /* Looks at every process there is, while the lines of those that are attached come out */
 static void look_at_machine(void)
 {
@@ -3416,14 +3462,11 @@ static int attach(void)
 		return -1;
 	watch_mappings();
 	for (i = 0; i < nfiles; i++) {
-		if (!files[i].named)
-			continue;
-		if (attach_everywhere(&files[i]))
+		if ((files[i].named || files[i].usual) && attach_everywhere(&files[i]) &&
+		    files[i].named)
 			return -1;
-		n++;
+		n += files[i].named;
 	}
-	if (in_all_processes())
-		attach_usual();
 	if (env.machine)
 		look_at_machine();
 	for (i = 0; i < nprocesses; i++) {

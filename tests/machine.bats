@@ -493,6 +493,23 @@ let_go_unseen() {
 	done
 }
 
+@test "where libraries usually lie: one that is damaged, one that cannot be opened" {
+	local dir=$BATS_TEST_TMPDIR/lib
+	mkdir "$dir"
+	head -c 100 "$LIBSSL" >"$dir/libssl.so.96"
+	ln -s libssl.so.97 "$dir/libssl.so.97"
+	ln -s gone "$dir/libssl.so.98"
+	# shellcheck disable=SC2016 # for the shell
+	instead_of_tlssnoop unshare -m sh -c \
+		'mount --bind "$0" /usr/local/lib && exec "$@"' "$dir" "$TLSSNOOP"
+	start_machine
+	stop_machine
+	grep -x 'tlssnoop: cannot trace: /usr/local/lib/libssl.so.96: the ELF file is damaged' "$SNOOP_ERR"
+	grep -x 'tlssnoop: cannot open: /usr/local/lib/libssl.so.97: Too many .*symbolic links' "$SNOOP_ERR"
+	# a package may have left that behind
+	[[ $(<"$SNOOP_ERR") != *libssl.so.98* ]] || fail "$(<"$SNOOP_ERR")"
+}
+
 @test "a file system that does not answer" {
 	local begin
 	start_nginx 1
