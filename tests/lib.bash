@@ -275,6 +275,16 @@ wait_curl() {
 	wait_pid 60 "$CURL_PID" || fail 'curl failed' "$(cat "$BATS_TEST_TMPDIR/curl.stderr")"
 }
 
+# build_rustls: the targets of tests/rustls in several ways, for all tests of a file; sets RELEASE,
+# FAT, DEV and MANGLED_V0, directories
+build_rustls() {
+	RELEASE=$("$TESTS/rustls/build" release)
+	FAT=$("$TESTS/rustls/build" fat)
+	DEV=$("$TESTS/rustls/build" dev)
+	MANGLED_V0=$("$TESTS/rustls/build" release -Csymbol-mangling-version=v0)
+	export RELEASE FAT DEV MANGLED_V0
+}
+
 # make_tables_test: once for all tests of a file; sets TABLES
 make_tables_test() {
 	local top=$TESTS/..
