@@ -11,7 +11,7 @@
 load lib
 
 setup_file() {
-	RELEASE=$("$BATS_TEST_DIRNAME/rustls/build" release)
+	RELEASE=$(built rustls release)
 	export RELEASE
 }
 

@@ -12,9 +12,9 @@
 load lib
 
 setup_file() {
-	RELEASE=$("$BATS_TEST_DIRNAME/rustls/build" release)
-	FAT=$("$BATS_TEST_DIRNAME/rustls/build" fat)
-	DEV=$("$BATS_TEST_DIRNAME/rustls/build" dev)
+	RELEASE=$(built rustls release)
+	FAT=$(built rustls fat)
+	DEV=$(built rustls dev)
 	export RELEASE FAT DEV
 }
 
