@@ -262,7 +262,7 @@ static void *grow(void *array, size_t *n, size_t size)
 	return array;
 }
 
-#define GROW(array, n) ((array) = grow(array, &(n), sizeof(*(array))), &(array)[(n)-1])
+#define GROW(array, n) ((array) = grow(array, &(n), sizeof(*(array))), &(array)[-1 + (n)])
 
 /* Options */
 

@@ -10,7 +10,7 @@
 load lib
 
 setup_file() {
-	TARGETS=$("$BATS_TEST_DIRNAME/rustls/build" release)
+	TARGETS=$(built rustls release)
 	export TARGETS
 }
 

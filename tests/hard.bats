@@ -453,7 +453,7 @@ has_taken_sigint() {
 	begin=$EPOCHSECONDS
 	start_tlssnoop -d 1 -p "$TARGET_PID"
 	ended_well
-	((EPOCHSECONDS - begin <= 5))
+	((EPOCHSECONDS - begin <= 20))	# of the target's 60
 	(($(wc -l <"$TRACE") == 1)) || fail 'more than the header'
 }
 
@@ -483,18 +483,20 @@ objects_gone() {
 	local before programs links
 	start_ssl --mode edges
 	before=$(code_at SSL_write)
+	[[ $before != ' cc '* ]] || skip 'somebody else has a probe there'
 	start_tlssnoop -j -p "$TARGET_PID"
 	[[ $before && $(code_at SSL_write) != "$before" ]] || fail 'no probe to be seen'
 	mapfile -t programs < <(our_objects prog)
 	mapfile -t links < <(our_objects link)
 	((${#programs[@]} >= 5 && ${#links[@]} >= 5)) ||
 		fail "only ${#programs[@]} programs, ${#links[@]} links"
-	objects_gone prog "${programs[0]}" && fail 'no program to be seen'
+	# which is there, but does not work for every kernel
+	! bpftool version || ! objects_gone prog "${programs[0]}" || fail 'no program to be seen'
 	kill -KILL "$SNOOP_PID"
 	wait_tlssnoop
 	((SNOOP_STATUS == 137))
 	eventually 10 code_is "$before" || fail "a probe is left: $(code_at SSL_write), not $before"
-	if command -v bpftool; then
+	if bpftool version; then
 		eventually 10 objects_gone prog "${programs[@]}" || fail 'a program is left'
 		eventually 10 objects_gone link "${links[@]}" || fail 'a link is left'
 	fi
@@ -720,9 +722,8 @@ stacks() {
 @test "no program uses a stack that a new kernel would share" {
 	local without bytes name functions programs
 	for without in '' sleepable; do
-		launch_silent 1
-		eventually 10 grep -qs /libssl "/proc/$TARGET_PID/maps"
-		TLSSNOOP_WITHOUT=$without "$TLSSNOOP" -vv -p "$TARGET_PID" >"$TRACE" 2>"$SNOOP_ERR"
+		start_silent
+		TLSSNOOP_WITHOUT=$without "$TLSSNOOP" -vv -d 1 -p "$TARGET_PID" >"$TRACE" 2>"$SNOOP_ERR"
 		stacks <"$SNOOP_ERR" >"$TRACE.stacks"
 		cat "$TRACE.stacks"
 		programs=$(cut -d ' ' -f 1 "$TRACE.stacks" | sort -u | wc -l)

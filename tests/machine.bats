@@ -12,9 +12,9 @@
 load lib
 
 setup_file() {
-	RELEASE=$("$BATS_TEST_DIRNAME/rustls/build" release)
-	FAT=$("$BATS_TEST_DIRNAME/rustls/build" fat)
-	DEV=$("$BATS_TEST_DIRNAME/rustls/build" dev)
+	RELEASE=$(built rustls release)
+	FAT=$(built rustls fat)
+	DEV=$(built rustls dev)
 	export RELEASE FAT DEV
 }
 
@@ -83,8 +83,10 @@ run_witness() {
 	start_witness /usr/bin/python3 -c "$load" \
 		"$TESTS/py_target.py" --cert "$CERT" --key "$KEY" --truth TRUTH
 	! has_library "$TARGET_PID" libssl || fail 'it has libssl already'
-	start_machine
+	start_machine -v
 	echo load >&"$TARGET_STDIN"
+	eventually 20 has_library "$TARGET_PID" libssl
+	eventually 20 has_files "${LIBSSL##*/}" 1 || fail 'not seen'
 	let_witnesses_go
 	stop_machine
 	compare_witnesses
@@ -452,6 +454,7 @@ make_storm() {
 
 @test "more new mappings than there is room for: it says so, and looks at all again" {
 	make_storm
+	start_some	# so that their files are known
 	start_machine -v
 	kill -STOP "$SNOOP_PID"
 	own_libssl meanwhile
