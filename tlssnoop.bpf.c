@@ -41,7 +41,7 @@ __u64 lost_bytes = 0;
 __u64 lost_facts = 0;
 __u64 lost_processes = 0;
 
-bool nobody_reads = false; /* tlssnoop itself has been killed: we follow soon */
+bool nobody_reads = false; /* tlssnoop ends or has been killed: we follow soon */
 
 /*
  * The kernel's types, with the few members that are read.  Offsets are adjusted to
@@ -424,6 +424,8 @@ static __noinline bool traced(bool add)
 {
 	__u32 tgid;
 
+	if (nobody_reads)
+		return false;
 	if (uid_wanted != (__u32)-1 && (__u32)bpf_get_current_uid_gid() != uid_wanted)
 		return false;
 	if (current_process())

@@ -1380,6 +1380,23 @@ static const char *elf_error(int err)
 	}
 }
 
+/* Does a child of ours end within so many ms, whatever signals come meanwhile? */
+static bool ends_within(pid_t pid, unsigned int ms)
+{
+	__u64 time, end = now() + ms * 1000000ULL;
+	struct pollfd pfd = {.fd = syscall(SYS_pidfd_open, pid, 0), .events = POLLIN};
+	bool ended;
+
+	do {
+		ended = waitpid(pid, NULL, WNOHANG) != 0;
+		time = now();
+		if (!ended && time < end)
+			poll(&pfd, 1, (end - time) / 1000000 + 1);
+	} while (!ended && time < end);
+	close(pfd.fd);
+	return ended;
+}
+
 /* a line of /proc/PID/maps */
 struct mapping {
 	unsigned long start, end, offset;
@@ -1398,7 +1415,6 @@ struct mapping {
 static bool answers(const char *path)
 {
 	pid_t pid = fork();
-	struct pollfd pfd = {.events = POLLIN};
 	struct stat st;
 	char byte;
 	bool yes;
@@ -1409,14 +1425,9 @@ static bool answers(const char *path)
 		_exit(fd >= 0 && !fstat(fd, &st) && S_ISREG(st.st_mode) &&
 		      pread(fd, &byte, 1, 0) < 0);
 	}
-	if (pid < 0)
-		return true;
-	pfd.fd = syscall(SYS_pidfd_open, pid, 0);
-	yes = pfd.fd < 0 || poll(&pfd, 1, SERVER_MS) != 0;
-	close(pfd.fd);
+	yes = pid < 0 || ends_within(pid, SERVER_MS);
 	if (!yes)
 		kill(pid, SIGKILL);
-	waitpid(pid, NULL, yes ? 0 : WNOHANG);
 	return yes;
 }
 
@@ -1932,6 +1943,15 @@ static int each_file(struct process *p, mapping_fn *fn)
 	return n ? may_not_look(p, n) : 0;
 }
 
+/* A process that is gone has none, nor has a zombie or a kernel thread */
+static bool has_no_memory(pid_t pid)
+{
+	char path[64], exe[8];
+
+	snprintf(path, sizeof(path), "/proc/%d/exe", pid);
+	return readlink(path, exe, sizeof(exe)) < 0 && (errno == ENOENT || errno == ESRCH);
+}
+
 /* Why there is nothing to trace in a process, from the files seen in it */
 struct reason {
 	size_t nfiles;
@@ -1956,20 +1976,18 @@ static void note_reason(struct process *p, size_t n, const struct mapping *m)
 
 static void explain_nothing(struct process *p)
 {
-	char path[64], exe[8];
 	const struct file *f;
 	int err;
 
 	reason = (struct reason){0};
 	err = each_file(p, note_reason);
 	f = reason.rust;
-	snprintf(path, sizeof(path), "/proc/%d/exe", p->pid);
 	if (err || reason.nsites)
 		return; /* it is said: no right to look, or to attach */
 	if (reason.foreign)
 		complain("cannot trace", process_name(p), "%s: %s", safe(reason.foreign->path),
 			 elf_error(-EOPNOTSUPP));
-	else if (!reason.nfiles && readlink(path, exe, sizeof(exe)) < 0 && errno == ENOENT)
+	else if (!reason.nfiles && has_no_memory(p->pid))
 		complain("nothing to trace", process_name(p),
 			 "a kernel thread, or no longer running");
 	else if (f && f->rustls[0] && !f->symbols)
@@ -2013,6 +2031,16 @@ static int add_process(pid_t pid)
 		return -1;
 	}
 	return 0;
+}
+
+/* Has it ended?  Its pid may be another's then. */
+static bool is_gone(struct process *p)
+{
+	struct pollfd pfd = {.fd = p->pidfd, .events = POLLIN};
+
+	if (!p->gone && poll(&pfd, 1, 0) > 0)
+		p->gone = true;
+	return p->gone;
 }
 
 static struct process *find_process(pid_t pid)
@@ -2280,7 +2308,7 @@ struct multi_uprobe_attr {
 static struct {
 	bool cookie;	/* probes carry a number: 5.15 */
 	bool sleepable; /* programs that may wait for a page: 6.0 */
-	bool multi;	/* many probes in one link: 6.6; with a usable pid filter: 6.10 */
+	bool multi;	/* many probes in one link: 6.6; of single processes: 6.10 */
 } have;
 
 static struct tlssnoop_bpf *skel;
@@ -2314,18 +2342,22 @@ static int link_multi(int prog, const char *path, const struct site *const *site
 /*
  * The link is refused, so nothing stays of this: a directory cannot be probed (EBADF,
  * where older kernels say EINVAL), and a negative pid is seen at once (EINVAL) by those
- * kernels whose filter compares processes and not threads (46ba0e49b642, 6.10).
+ * kernels whose filter compares processes and not threads (46ba0e49b642, 6.10).  That
+ * of others is no use for -p; a COMMAND's entry point is executed by its first thread.
  */
 static bool have_multi(void)
 {
 	static const struct site nowhere = {.offset = 1, .hook = &hooks[0]};
 	const struct site *sites[] = {&nowhere};
+	bool single = env.npids && !in_all_processes();
 	int prog = load_nothing(0, (enum bpf_attach_type)TRACE_UPROBE_MULTI);
 	bool yes = false;
 
 	if (prog >= 0) {
-		yes = link_multi(prog, "/", sites, 1, false, 0, 0) == -EBADF &&
-		      link_multi(prog, "/", sites, 1, false, -1, 0) == -EINVAL;
+		yes = link_multi(prog, "/", sites, 1, false, 0, 0) == -EBADF;
+		if (single)
+			yes &= !masked("pidfilter") &&
+			       link_multi(prog, "/", sites, 1, false, -1, 0) == -EINVAL;
 		close(prog);
 	}
 	return yes;
@@ -2791,6 +2823,13 @@ static bool is_wanted(__u32 tgid, __u32 *flags)
 	return !bpf_map_lookup_elem(bpf_map__fd(skel->maps.processes), &tgid, flags);
 }
 
+static void forget_process(pid_t pid)
+{
+	__u32 tgid = pid;
+
+	bpf_map_delete_elem(bpf_map__fd(skel->maps.processes), &tgid);
+}
+
 /* Tells the kernel side that a process is traced.  Returns 0, or -errno, which is said. */
 static int want_process(const struct process *p, __u32 flags)
 {
@@ -2821,6 +2860,9 @@ static void attach_mapped(struct process *p, size_t n, const struct mapping *m)
 	}
 	if (env.machine && want_process(p, PROCESS_FOUND))
 		return;
+	/* the kernel side has heard of its end, which takes its memory first, before it was told */
+	if (env.machine && has_no_memory(p->pid))
+		forget_process(p->pid);
 	if (in_all_processes() && attach_everywhere(f))
 		return;
 	if (!f->everywhere && attach_file(f, p->pid))
@@ -2834,10 +2876,15 @@ static void attach_mapped(struct process *p, size_t n, const struct mapping *m)
  * may not look, which is said. */
 static int attach_process(struct process *p)
 {
+	int err;
+
 	p->stale = false;
 	if (want_process(p, env.follow ? PROCESS_FOLLOW : 0))
 		return -1;
-	return each_file(p, attach_mapped);
+	err = each_file(p, attach_mapped);
+	if (is_gone(p)) /* who was that? */
+		forget_process(p->pid);
+	return err;
 }
 
 /* The process runs another program: what was attached to the old one goes */
@@ -3264,13 +3311,8 @@ static bool any_left(void)
 	if (env.follow && !env.npaths)
 		return !bpf_map_get_next_key(bpf_map__fd(skel->maps.processes), NULL, &tgid);
 
-	for (i = 0; i < nprocesses; i++) {
-		struct pollfd pfd = {.fd = processes[i].pidfd, .events = POLLIN};
-
-		if (!processes[i].gone && poll(&pfd, 1, 0) > 0)
-			processes[i].gone = true;
-		left += !processes[i].gone;
-	}
+	for (i = 0; i < nprocesses; i++)
+		left += !is_gone(&processes[i]);
 	return left || env.npaths || env.machine;
 }
 
@@ -3297,6 +3339,62 @@ static void run(void)
 		look_at_queue();
 		if (env.duration && now() >= deadline)
 			break;
+	}
+}
+
+/* Our callers' files: who waits for the end of a pipe is not to wait for a child of ours */
+static void close_inherited(void)
+{
+	DIR *dir = opendir("/proc/self/fd");
+	struct dirent *entry;
+	int fd;
+
+	while (dir && (entry = readdir(dir))) {
+		fd = atoi(entry->d_name);
+		if (!(fcntl(fd, F_GETFD) & FD_CLOEXEC)) /* ours have it */
+			close(fd);
+	}
+	if (dir)
+		closedir(dir);
+}
+
+#define DETACH_MS 500
+
+/*
+ * At the end.  A perf event takes the kernel about 100 ms, as it waits for several grace
+ * periods, and the next one has to wait for a lock (perf_uprobe_destroy(), 6.18): those of a
+ * whole machine take seconds.  So a child gets them, as the last one that has them open, and
+ * we go on if it needs long.  What is written to a file waits for the child, too.
+ */
+static void detach_all(void)
+{
+	int go[2];
+	pid_t pid = -1;
+	char byte;
+
+	if (skel && skel->bss)
+		skel->bss->nobody_reads = true;
+	if (nattachments && !have.multi && !pipe2(go, O_CLOEXEC))
+		pid = fork();
+	if (!pid) {
+		setsid(); /* what the terminal sends is not for it */
+		close_inherited();
+		close(fileno(out));
+		close(go[1]);
+		if (read(go[0], &byte, 1) < 0) /* until all is closed but here */
+			_exit(EXIT_FAILURE);
+	}
+	detach_from(0);
+	if (pid <= 0)
+		release_all();
+	if (!pid)
+		_exit(EXIT_SUCCESS);
+	if (pid > 0) {
+		close(go[0]);
+		close(go[1]);
+		if (!ends_within(pid, DETACH_MS) && !silent)
+			hint("the probes report nothing any more; this kernel needs some seconds "
+			     "to remove them all");
 	}
 }
 
@@ -3500,8 +3598,7 @@ static int trace(void)
 		print_header();
 	run();
 	ending = true;
-	detach_from(0);
-	release_all();
+	detach_all();
 	drain();
 	print_summary();
 	if (env.command)
@@ -3524,7 +3621,7 @@ int main(int argc, char **argv)
 		list();
 	else if (!err)
 		err = trace();
-	detach_from(0);
+	detach_all();
 	correlate_free(correlator);
 	ring_buffer__free(ring);
 	tlssnoop_bpf__destroy(skel);
