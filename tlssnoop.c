@@ -1598,6 +1598,23 @@ static bool has_rustls(struct file *f, struct elfsym *elf)
 }
 
 /*
+ * Enough for probes: who closes a file of a server after more than that waits for its answer,
+ * and no signal ends that (fuse_flush()).
+ */
+static void keep_path(struct file *f)
+{
+	char path[32];
+	int fd;
+
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", f->fd);
+	fd = open(path, O_PATH | O_CLOEXEC);
+	if (fd < 0)
+		return;
+	close(f->fd);
+	f->fd = fd;
+}
+
+/*
  * Finds the hooks in an open file, unless that was done before.  Takes fd over.  path is
  * how the process pid has it, or, with 0, how we do.  Returns the file's number in files[],
  * or -errno; what is wrong with its contents is in .error.
@@ -1605,6 +1622,7 @@ static bool has_rustls(struct file *f, struct elfsym *elf)
 static int add_file(int fd, const char *path, pid_t pid)
 {
 	char whole[PATH_MAX];
+	struct mapping place;
 	struct elfsym *elf;
 	struct stat st;
 	struct file *f;
@@ -1650,6 +1668,9 @@ static int add_file(int fd, const char *path, pid_t pid)
 		f->fd = fd;
 	else
 		close(fd);
+	place = (struct mapping){.dev_major = major(st.st_dev), .dev_minor = minor(st.st_dev)};
+	if (f->nsites && !env.list && on_server(pid ?: getpid(), &place))
+		keep_path(f);
 	return nfiles - 1;
 }
 

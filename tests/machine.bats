@@ -4,7 +4,7 @@
 # The whole machine under tlssnoop, and the children of a process: what ran before, what starts
 # later, what ends soon, containers, and hard circumstances. Each process says itself what it sent
 # and received, and the trace is compared with that. Needs root, curl, nginx, the programs next to
-# this file and tests/rustls, and bindfs for one test.
+# this file and tests/rustls, and mergerfs for one test.
 # It must never depend on what else runs on the machine, nor leave a process or a mount behind.
 
 # shellcheck disable=SC2030,SC2031,SC2153 # each test is a subshell of its own, and what it sets ends with it
@@ -436,6 +436,34 @@ make_storm() {
 	compare_witnesses --server "${WORKERS[0]}"
 }
 
+# traced_pids: the processes that the kernel side has in its map
+traced_pids() {
+	local id
+	for id in $(our_objects map); do
+		[[ $(bpftool -j map show id "$id" | jq -r .name) != processes ]] ||
+			bpftool -j map dump id "$id" | jq '.[].formatted.key'
+	done
+}
+
+none_is_gone() {
+	local pid
+	for pid in $(traced_pids); do
+		[[ -e /proc/$pid ]] || return 1
+	done
+}
+
+@test "997 short programs with libssl leave nothing behind" {
+	make_storm
+	start_some
+	start_machine
+	[[ $(traced_pids) == *"$TARGET_PID"* ]] || fail 'what runs is not among the traced'
+	LD_PRELOAD=$LIBSSL ./storm 997 /bin/true
+	eventually 10 none_is_gone || fail "$(traced_pids | wc -l) processes are traced, and not all are there"
+	let_witnesses_go
+	stop_machine
+	compare_witnesses
+}
+
 @test "programs that end while they are looked at" {
 	local i said
 	start_nginx 1
@@ -469,20 +497,24 @@ make_storm() {
 	compare_witnesses
 }
 
-# start_hanging COUNT: so many processes with a libssl on a file system whose server, FUSE_PID, stops
-start_hanging() {
-	command -v bindfs || skip 'no bindfs'
+# start_served COUNT: so many processes with a libssl on a file system whose server is FUSE_PID
+start_served() {
 	mkdir real mounted
 	cp -L "$LIBSSL" real
-	bindfs -f real mounted 2>bindfs.stderr 3>&- &
+	mergerfs -f real mounted 2>mergerfs.stderr 3>&- &
 	FUSE_PID=$!
 	STARTED+=("$FUSE_PID")
 	UNDO+=("kill -CONT $FUSE_PID" "umount -l '$PWD/mounted'")
-	eventually 10 mountpoint -q mounted || skip "no FUSE here: $(<bindfs.stderr)"
+	eventually 10 mountpoint -q mounted || skip "no FUSE here: $(<mergerfs.stderr)"
 	local i
 	for ((i = 0; i < $1; i++)); do
 		start_with mounted
 	done
+}
+
+# start_hanging COUNT: and it stops
+start_hanging() {
+	start_served "$1"
 	kill -STOP "$FUSE_PID"
 }
 
@@ -528,6 +560,30 @@ let_go_unseen() {
 	stop_machine
 	let_go_unseen
 	compare_witnesses --server "${WORKERS[0]}"
+}
+
+@test "a file system that ceases to answer when its files have their probes" {
+	start_nginx 1
+	start_served 1
+	start_machine -v
+	attached_below "$PWD/mounted" 1 || fail 'its library has no probes'
+	kill -STOP "$FUSE_PID"
+	fetch meanwhile /n/meanwhile
+	stop_machine
+	compare_witnesses --server "${WORKERS[0]}"
+	kill -CONT "$FUSE_PID"
+
+	start_tlssnoop -j -v -p "$TARGET_PID"
+	attached_below "$PWD/mounted" 1 || fail 'its library has no probes'
+	kill -STOP "$FUSE_PID"
+	stop_machine
+	kill -CONT "$FUSE_PID"
+
+	rm "$WITNESS"/meanwhile.*
+	start_tlssnoop -j -p "$TARGET_PID"
+	let_witnesses_go
+	ended_well
+	compare_witnesses
 }
 
 @test "a look at all processes that takes long is shown on a terminal, and nowhere else" {
