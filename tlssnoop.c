@@ -1503,6 +1503,25 @@ static bool on_server(pid_t pid, const struct mapping *m)
 	return yes;
 }
 
+/* For so long it is not asked again for another file: a machine may run many of one server */
+#define SILENT_MS 60000
+
+/* Can the file of a mapping be reached, which path leads to? */
+static bool reaches(const struct mapping *m, const char *path)
+{
+	static unsigned int dev_major, dev_minor; /* of the server that did not answer */
+	static __u64 until;
+
+	if (m->dev_major == dev_major && m->dev_minor == dev_minor && now() < until)
+		return false;
+	if (answers(path))
+		return true;
+	dev_major = m->dev_major;
+	dev_minor = m->dev_minor;
+	until = now() + SILENT_MS * 1000000ULL;
+	return false;
+}
+
 #define DEBUG_DIRS 2 /* where debug files may lie */
 
 /* Do directories lie on such a file system?  Or on one with a longer name: that is no harm */
@@ -1863,7 +1882,7 @@ static int file_of(const struct process *p, const struct mapping *m)
 	if (on_server(p->pid, m)) { /* to ask it whether the file has changed might take for ever */
 		if (found)
 			return (*found)->file;
-		reached = answers(path);
+		reached = reaches(m, path);
 	}
 	if (!reached) {
 		complain("not looked at", safe(m->path), "its file system does not answer");

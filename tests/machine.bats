@@ -363,19 +363,32 @@ start_in() {
 	WITNESSES[-1]="$pid $stdin $truth $(innermost "$pid")"
 }
 
+# newer_libssl ROOT: another version of OpenSSL there, at the same path
+newer_libssl() {
+	local library crypto dir=$1${LIBSSL%/*}
+	library=$("$TESTS/libraries/get" openssl-3.5)
+	crypto=$(ldd "$library" | awk '/libcrypto/ { print $3 }')
+	cp "$library" "$1$LIBSSL"
+	cp "$crypto" "$dir/libcrypto.so.3"
+	ln -s libcrypto.so.3 "$dir/${crypto##*/}"
+	ldd "$library" | awk '/lib(z|dl|pthread)[.]/ { print $3 }' | xargs cp -L -t "$dir"
+}
+
 @test "containers: another library at the same path, a root on overlayfs, read-only" {
-	local root other=$BATS_TEST_TMPDIR/other files
+	local root other=$BATS_TEST_TMPDIR/other newer=$BATS_TEST_TMPDIR/newer files
 	chroot_with_target
+	cp -a "$ROOT" "$newer"
+	newer_libssl "$newer"
 	cp -a "$ROOT" "$other"
 	other_libssl "$BATS_TEST_TMPDIR/build"
 	cp "$BATS_TEST_TMPDIR/build" "$other$LIBSSL"
-	for root in "$ROOT" "$other"; do
+	for root in "$ROOT" "$other" "$newer"; do
 		start_in "$root"
 	done
 	start_machine -v
 	files=$(files_of libssl.so.3)
-	((files >= 2))
-	for root in "$ROOT" "$other"; do	# files that are known
+	((files >= 3))
+	for root in "$ROOT" "$other" "$newer"; do	# files that are known
 		start_in "$root"
 	done
 	mkdir lower-upper work merged
@@ -391,6 +404,53 @@ start_in() {
 	let_witnesses_go
 	stop_machine
 	compare_witnesses
+}
+
+# ---- what is looked at ----
+
+# run_program: for longer than the test needs
+run_program() {
+	"$program" 300 3>&- &
+	STARTED+=("$!")
+}
+
+# opened_times COUNT: by tlssnoop, as the kernel told
+opened_times() {
+	(($(grep -c "^opened by $SNOOP_PID$" "$OPENED") == $1))
+}
+
+@test "a program without TLS is read once" {
+	local program=$PWD/program noticer
+	cp /bin/sleep "$program"
+	# how many times who opens the file: the kernel tells (fanotify)
+	OPENED=$BATS_TEST_TMPDIR/opened
+	TARGET_OUT=$OPENED start_target "$PYTHON" -u -c 'if True:
+		import ctypes, os, struct, sys
+		libc = ctypes.CDLL(None, use_errno=True)
+		notices = libc.fanotify_init(0, os.O_RDONLY)
+		if notices < 0 or libc.fanotify_mark(notices, 1, ctypes.c_uint64(0x20), -100, sys.argv[1].encode()):
+		    sys.exit(os.strerror(ctypes.get_errno()))
+		print("ready")
+		while True:
+		    data = os.read(notices, 4096)
+		    for at in range(0, len(data), 24):
+		        fd, pid = struct.unpack_from("=ii", data, at + 16)
+		        os.close(fd)
+		        print("opened by", pid)' "$program"
+	noticer=$TARGET_PID
+	start_machine -v
+	run_program
+	eventually 20 opened_times 1 || fail 'it is not looked at'
+	for _ in {1..7}; do
+		run_program
+	done
+	own_libssl next
+	start_with next
+	eventually 20 attached_below "$PWD/next" 1	# what came before was looked at, too
+	opened_times 1 || fail 'it is read again' "$(<"$OPENED")"
+	stop_machine
+	kill -TERM "$noticer"
+	let_go_unseen
 }
 
 # ---- hard circumstances ----
@@ -499,7 +559,7 @@ none_is_gone() {
 
 # start_served COUNT: so many processes with a libssl on a file system whose server is FUSE_PID
 start_served() {
-	mkdir real mounted
+	mkdir -p real mounted
 	cp -L "$LIBSSL" real
 	mergerfs -f real mounted 2>mergerfs.stderr 3>&- &
 	FUSE_PID=$!
@@ -546,18 +606,32 @@ let_go_unseen() {
 }
 
 @test "a file system that does not answer" {
-	local begin
+	local begin i
 	start_nginx 1
-	start_hanging 2
+	mkdir real
+	for ((i = 0; i < 23; i++)); do
+		cp -L "$LIBSSL" "real/$i"
+	done
+	start_served 1
+	start_target "$PYTHON" -c 'if True:
+		import mmap, os, sys
+		maps = [mmap.mmap(os.open(f"mounted/{i}", os.O_RDONLY), 0, mmap.MAP_PRIVATE,
+		                  mmap.PROT_READ | mmap.PROT_EXEC) for i in range(23)]
+		print("ready", flush=True)
+		sys.stdin.readline()'
+	kill -STOP "$FUSE_PID"
 	begin=$EPOCHSECONDS
 	start_machine
 	echo "# ready after $((EPOCHSECONDS - begin)) s" >&3
-	(($(grep -c "^tlssnoop: not looked at: $PWD/mounted/.*: its file system does not answer" "$SNOOP_ERR") >= 1)) ||
+	((EPOCHSECONDS - begin < 40)) || fail 'it waits for each file'
+	(($(grep -c "^tlssnoop: not looked at: $PWD/mounted/.*: its file system does not answer" "$SNOOP_ERR") == 24)) ||
 		fail 'it does not say so'
 	fetch meanwhile /n/meanwhile
 	kill -CONT "$FUSE_PID"
 	fetch after /n/after
 	stop_machine
+	go
+	wait_target
 	let_go_unseen
 	compare_witnesses --server "${WORKERS[0]}"
 }
@@ -691,6 +765,10 @@ lists() {
 	lists "$ssl" SSL_write_ex
 	lists "$rustls" MessageEncrypter::encrypt
 	! grep -q "^$$ " "$TRACE" || fail 'bash has no TLS'
+	# shellcheck disable=SC2016 # for sh
+	LD_PRELOAD=$LIBSSL sh -c 'echo $$ >pid; exec "$@"' sh "$TLSSNOOP" -L >"$TRACE"
+	lists "$ssl" SSL_read
+	! grep -q "^$(<pid) " "$TRACE" || fail 'it has found itself'
 	# shellcheck disable=SC2016 # for sh
 	start_target sh -c '"$@"; true' sh sh -c '"$@"; true' sh \
 		"$TESTS/ssl_target" --truth "$TRUTH" --mode edges
