@@ -714,6 +714,9 @@ prepare_pids() {
 			TRUTH=$BATS_TEST_TMPDIR/first.truth compare json --comm first
 		done
 	done
+	unset TLSSNOOP_WITHOUT
+	with_pid_again 5000 awake -j -f -p 5000,4000	# its probes are in all processes
+	TRUTH=$BATS_TEST_TMPDIR/first.truth compare json --comm first
 }
 
 @test "a PID that another program gets, among all processes: each its own lines" {
