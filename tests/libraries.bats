@@ -82,9 +82,9 @@ linked() {
 	local needed
 	STATIC=$BATS_TEST_TMPDIR/ssl_static
 	# some builds of it want zlib and zstd
-	read -r -a needed < <(pkg-config --static --libs-only-l libcrypto)
+	read -r -a needed < <(pkg-config --static --libs-only-l libcrypto | sed 's/-lcrypto//')
 	"${CC:-cc}" -O2 "$@" -o "$STATIC" "$TESTS/ssl_target.c" -Wl,-Bstatic -lssl -lcrypto -luring \
-		-Wl,-Bdynamic "${needed[@]/-lcrypto/}" -lpthread
+		-Wl,-Bdynamic "${needed[@]}" -lpthread
 	(($(ldd "$STATIC" | grep -cE 'ssl|crypto') == 0))
 }
 
