@@ -358,7 +358,9 @@ attached_below() {
 other_libssl() {
 	local static
 	static=$(gcc -print-file-name=libssl.a)
-	echo 'OPENSSL_3.0.0 { global: *; };' >"$1.map"
+	nm -D --defined-only --with-symbol-versions "$LIBSSL" | awk '
+		split($3, name, "@@") == 2 { of[name[2]] = of[name[2]] " " name[1] ";" }
+		END { for (version in of) print version " { global:" of[version] " };" }' >"$1.map"
 	echo 'char padding[100000] = {1}; int moved(int n) { return n * 3 + padding[n]; }' |
 		gcc -x c -c -fPIC -o "$1.o" -
 	# of the other archive what the shared libcrypto keeps for itself
