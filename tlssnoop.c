@@ -1058,11 +1058,18 @@ struct site {
 	__u64 offset;
 };
 
+/* What becomes another one when a file is written to */
+struct state {
+	off_t size;
+	struct timespec changed;
+};
+
 struct file {
 	dev_t dev;
 	ino_t ino;
-	int fd;	    /* -1: closed, as there is nothing in it */
-	char *path; /* as the process sees it, for people */
+	struct state state; /* in which it was read */
+	int fd;		    /* -1: closed, as there is nothing in it */
+	char *path;	    /* as the process sees it, for people */
 	struct site *sites;
 	size_t nsites;
 	char rustc[32];	     /* version, if it is made of Rust and that was asked for */
@@ -1607,6 +1614,17 @@ static void find_debug(struct elfsym *elf, const char *path, pid_t pid)
 		close(roots[--n]);
 }
 
+static struct state state_of(const struct stat *st)
+{
+	return (struct state){.size = st->st_size, .changed = st->st_mtim};
+}
+
+static bool unchanged(const struct state *state, const struct stat *st)
+{
+	return state->size == st->st_size && state->changed.tv_sec == st->st_mtim.tv_sec &&
+	       state->changed.tv_nsec == st->st_mtim.tv_nsec;
+}
+
 /* Is rustls in a file?  By its functions, or else its own paths, which are in its messages */
 static bool has_rustls(struct file *f, struct elfsym *elf)
 {
@@ -1662,6 +1680,7 @@ static int add_file(int fd, const char *path, pid_t pid)
 	f = GROW(files, nfiles);
 	f->dev = st.st_dev;
 	f->ino = st.st_ino;
+	f->state = state_of(&st);
 	f->fd = -1;
 	f->path = strdup(path);
 	f->error = S_ISREG(st.st_mode) ? elfsym_open(fd, &elf) : -ENOEXEC;
@@ -1756,8 +1775,7 @@ static int may_not_look(const struct process *p, int err)
 struct seen {
 	unsigned int dev_major, dev_minor;
 	unsigned long ino;
-	off_t size;
-	struct timespec changed;
+	struct state state;
 	int file; /* number in files[], or NOTHING_IN_IT */
 };
 
@@ -1862,16 +1880,10 @@ static void remember(const struct seen *key)
 	}
 }
 
-static bool unchanged(const struct seen *s, const struct stat *st)
-{
-	return s->size == st->st_size && s->changed.tv_sec == st->st_mtim.tv_sec &&
-	       s->changed.tv_nsec == st->st_mtim.tv_nsec;
-}
-
 /* The number in files[] of what a process has mapped, or -errno */
 static int file_of(const struct process *p, const struct mapping *m)
 {
-	struct seen key = {m->dev_major, m->dev_minor, m->ino, 0, {0, 0}, 0};
+	struct seen key = {.dev_major = m->dev_major, .dev_minor = m->dev_minor, .ino = m->ino};
 	struct seen **found = tfind(&key, &seen, compare_seen);
 	struct stat st = {0};
 	char path[96];
@@ -1889,7 +1901,7 @@ static int file_of(const struct process *p, const struct mapping *m)
 	} else {
 		/* a process that is gone does not tell */
 		forgotten = found && (*found)->file >= 0 && !files[(*found)->file].ino;
-		if (found && (stat(path, &st) || (unchanged(*found, &st) && !forgotten)))
+		if (found && (stat(path, &st) || (unchanged(&(*found)->state, &st) && !forgotten)))
 			return (*found)->file;
 		if (found && (*found)->file >= 0)
 			forget_file((*found)->file);
@@ -1899,8 +1911,7 @@ static int file_of(const struct process *p, const struct mapping *m)
 		if (!found)
 			stat(path, &st);
 	}
-	key.size = st.st_size;
-	key.changed = st.st_mtim;
+	key.state = state_of(&st);
 	key.file = n;
 	remember(&key);
 	return n;
@@ -2839,6 +2850,7 @@ static void warn_half(const struct file *f)
 /* Once for each file.  Returns 0 or -errno, which is said. */
 static int attach_everywhere(struct file *f)
 {
+	struct stat st;
 	bool leased;
 	int err;
 
@@ -2847,7 +2859,12 @@ static int attach_everywhere(struct file *f)
 	f->everywhere = true;
 	/* for let_write(); a library of the system is replaced, but a program may be written to */
 	leased = !fcntl(f->fd, F_SETLEASE, F_RDLCK);
-	err = attach_file(f, 0);
+	if (fstat(f->fd, &st) || !unchanged(&f->state, &st)) {
+		complain("cannot trace", safe(f->path), "it is written to");
+		err = -ESTALE;
+	} else {
+		err = attach_file(f, 0);
+	}
 	if (err || !leased)
 		release(f);
 	if (err)

@@ -332,6 +332,28 @@ has_more_probes() {
 	compare_witnesses
 }
 
+# opens_a_fifo PID: and waits for who opens its other end
+opens_a_fifo() {
+	[[ $(<"/proc/$1/wchan") == wait_for_partner ]]
+}
+
+@test "-l of a file that is written to after it was read" {
+	local status=0 pid
+	cp "$LIBSSL" written
+	mkfifo output
+	# it waits for the reader of its output, and has read the file by then
+	"$TLSSNOOP" -l "$PWD/written" -o output 2>"$SNOOP_ERR" 3>&- &
+	pid=$!
+	STARTED+=("$pid")
+	eventually 20 opens_a_fifo "$pid"
+	echo >>written
+	cat output >"$TRACE" &
+	wait_pid 20 "$pid" || status=$?
+	((status == 1)) || fail "status $status"
+	[[ $(<"$SNOOP_ERR") == "tlssnoop: cannot trace: $PWD/written: it is written to" ]] ||
+		fail "$(<"$SNOOP_ERR")"
+}
+
 @test "a library that is deleted, or replaced" {
 	own_libssl gone
 	own_libssl new
