@@ -13,7 +13,9 @@
 
 PREFIX ?= /usr/local
 CLANG ?= clang
-BPFTOOL ?= bpftool
+# Ubuntu's wants the tools of the very kernel that runs; to build, those of another do as well
+BPFTOOL ?= $(firstword $(shell bpftool version >/dev/null 2>&1 && echo bpftool) \
+	$(wildcard /usr/lib/linux-tools/*/bpftool) bpftool)
 PKG_CONFIG ?= pkg-config
 LLVM_STRIP ?= llvm-strip
 ARCH ?= $(shell uname -m | sed -e s/x86_64/x86/ -e s/aarch64/arm64/)
@@ -25,8 +27,8 @@ ifdef SAN
 SANFLAGS := -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
 endif
 ALL_CFLAGS = -std=c11 -pthread $(WARNINGS) -DVERSION='"$(VERSION)"' $(CFLAGS) $(SANFLAGS) \
-	$(shell $(PKG_CONFIG) --cflags libbpf libelf liblzma)
-LIBS = $(shell $(PKG_CONFIG) --libs libbpf libelf liblzma)
+	$(shell $(PKG_CONFIG) --cflags libbpf libelf liblzma 2>/dev/null)
+LIBS = $(shell $(PKG_CONFIG) --libs libbpf libelf liblzma 2>/dev/null)
 # where Debian keeps <asm/types.h>, which <linux/types.h> wants
 BPF_INCLUDES = $(addprefix -idirafter /usr/include/,$(shell $(CC) -print-multiarch 2>/dev/null))
 BPF_CFLAGS = -g -O2 -target bpf -D__TARGET_ARCH_$(ARCH) $(WARNINGS) $(BPF_INCLUDES)
@@ -64,15 +66,17 @@ tlssnoop.skel.h: tlssnoop.bpf.o
 		echo '$(ARCH) $(CC) $(CLANG) $(ALL_CFLAGS)' >$@
 
 # What is missing, and the package (Debian, Ubuntu) that brings it
-need = command -v $(1) >/dev/null || { echo "tlssnoop: cannot build: $(1) is missing: apt-get install $(2)" >&2; exit 1; }
-need_lib = $(PKG_CONFIG) --exists $(1) || { echo "tlssnoop: cannot build: the library $(1) is missing: apt-get install $(1)-dev" >&2; exit 1; }
+missing = { echo "tlssnoop: cannot build: $(1) is missing: apt-get install $(2)" >&2; exit 1; }
+need = command -v $(1) >/dev/null || $(call missing,$(1),$(2))
+need_lib = $(PKG_CONFIG) --exists "$(1)" || $(call missing,the library $(1),$(firstword $(1))-dev)
 check-tools:
 	@$(call need,$(CC),gcc)
 	@$(call need,$(CLANG),clang)
 	@$(call need,$(LLVM_STRIP),llvm)
-	@$(call need,$(BPFTOOL),bpftool$(comma) on Ubuntu linux-tools-generic)
+	@$(BPFTOOL) version >/dev/null 2>&1 || \
+		$(call missing,$(BPFTOOL),bpftool$(comma) on Ubuntu linux-tools-generic)
 	@$(call need,$(PKG_CONFIG),pkg-config)
-	@$(call need_lib,libbpf)
+	@$(call need_lib,libbpf >= 1.1)
 	@$(call need_lib,libelf)
 	@$(call need_lib,liblzma)
 comma := ,

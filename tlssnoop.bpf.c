@@ -41,7 +41,7 @@ __u64 lost_bytes = 0;
 __u64 lost_facts = 0;
 __u64 lost_processes = 0;
 
-bool nobody_reads = false; /* tlssnoop itself has been killed: we follow soon */
+bool nobody_reads = false; /* tlssnoop ends or has been killed: we follow soon */
 
 /*
  * The kernel's types, with the few members that are read.  Offsets are adjusted to
@@ -65,10 +65,6 @@ struct upid {
 struct pid {
 	unsigned int level;
 	struct upid numbers[1];
-} KERNEL_TYPE;
-
-struct super_block {
-	__u32 s_dev;
 } KERNEL_TYPE;
 
 struct inode {
@@ -130,12 +126,8 @@ struct sock_common {
 	struct in6_addr skc_v6_rcv_saddr;
 } KERNEL_TYPE;
 
-struct sock {
-	struct sock_common __sk_common;
-} KERNEL_TYPE;
-
 struct socket {
-	struct sock *sk;
+	struct sock_common *sk; /* a struct sock, which begins with it */
 } KERNEL_TYPE;
 
 /*
@@ -366,15 +358,15 @@ static __noinline __u64 kernel_read(const void *from, __u32 size)
 static __noinline __u32 number_of(struct task_struct *task)
 {
 	struct pid *pid = READ(task, thread_pid);
-	struct upid *upid = (void *)pid + bpf_core_field_offset(struct pid, numbers);
 	__u32 level = READ(pid, level), i;
 	struct pid_namespace *ns;
 
 	for (i = 0; i < 32 && i <= level; i++) { /* MAX_PID_NS_LEVEL */
-		ns = READ(upid, ns);
+		ns = READ(pid, numbers[0].ns);
 		if (!pidns || READ(ns, ns.inum) == pidns) /* the first namespace comes first */
-			return READ(upid, nr);
-		upid = (void *)upid + bpf_core_type_size(struct upid);
+			return READ(pid, numbers[0].nr);
+		/* so that number 0 is the next one */
+		pid = (void *)pid + bpf_core_field_size(struct pid, numbers[0]);
 	}
 	return 0;
 }
@@ -434,6 +426,8 @@ static __noinline bool traced(bool add)
 {
 	__u32 tgid;
 
+	if (nobody_reads)
+		return false;
 	if (uid_wanted != (__u32)-1 && (__u32)bpf_get_current_uid_gid() != uid_wanted)
 		return false;
 	if (current_process())
@@ -581,6 +575,12 @@ __noinline int record_plain(__u64 key, __u64 addr, __u64 len, __u64 row)
 __noinline int record_sleepable(__u64 key, __u64 addr, __u64 len, __u64 row)
 {
 	return record(true, key, addr, len, row);
+}
+
+static __always_inline int show_record(bool sleepable, __u64 key, __u64 addr, __u64 len, __u64 row)
+{
+	return sleepable ? record_sleepable(key, addr, len, row)
+			 : record_plain(key, addr, len, row);
 }
 
 static __noinline struct thread *current_thread(void)
@@ -734,24 +734,6 @@ __noinline int piece_plain(__u64 number)
 __noinline int piece_sleepable(__u64 number)
 {
 	return piece(true, number);
-}
-
-__noinline int pieces_plain(__u64 first, __u64 end)
-{
-	int i;
-
-	for (i = 0; i < TURNS && first + i < end; i++)
-		piece_plain(first + i);
-	return 0;
-}
-
-__noinline int pieces_sleepable(__u64 first, __u64 end)
-{
-	int i;
-
-	for (i = 0; i < TURNS && first + i < end; i++)
-		piece_sleepable(first + i);
-	return 0;
 }
 
 /*
@@ -924,24 +906,6 @@ static __always_inline __u64 moved(bool sleepable, struct call *call, int result
 	}
 }
 
-/* All pieces of the call that the thread is in */
-static __always_inline void all_pieces(bool sleepable, __u64 len)
-{
-	__u64 n = (len + CHUNK_MAX - 1) / CHUNK_MAX, i;
-
-	if (n > PIECES_MAX + 1)
-		n = PIECES_MAX + 1;
-	for (i = 0; i <= PIECES_MAX && i < n; i += TURNS) {
-		if (sleepable)
-			pieces_sleepable(i, n);
-		else
-			pieces_plain(i, n);
-	}
-}
-
-#define PR_MAX_IOVECTOR_SIZE 16
-#define VECTOR_STEPS	     (2 * PR_MAX_IOVECTOR_SIZE) /* 1 MiB, or what is left of a buffer */
-
 /* The next buffer of s->array, {address, length (int)}, of which there are s->len bytes left */
 static __noinline void next_vector(struct slices *s, struct call *call)
 {
@@ -954,27 +918,67 @@ static __noinline void next_vector(struct slices *s, struct call *call)
 	s->part = 0;
 }
 
-/* COUNT_VECTOR: one buffer after the other, in one loop, as the verifier follows all turns */
-static __always_inline void vectors(bool sleepable, struct slices *s, struct call *call)
+static __always_inline void show_piece(bool sleepable, __u64 number)
 {
+	if (sleepable)
+		piece_sleepable(number);
+	else
+		piece_plain(number);
+}
+
+/* The next pieces of the call that the thread is in, from number s->part of its buffer on.
+ * Returns how many bytes are left after them. */
+static __always_inline __u64 step(bool sleepable)
+{
+	struct thread *t = current_thread();
+	struct slices *s;
+	struct call *call;
+	__u64 first, end;
+	int i;
+
+	if (!t || !t->depth)
+		return 0;
+	s = &t->slices;
+	call = innermost(t);
+	if (s->len && s->part * CHUNK_MAX >= call->len)
+		next_vector(s, call);
+	first = s->part;
+	end = (call->len + CHUNK_MAX - 1) / CHUNK_MAX;
+	if (end > PIECES_MAX + 1)
+		end = PIECES_MAX + 1;
+	for (i = 0; i < TURNS && first + i < end; i++)
+		show_piece(sleepable, first + i);
+	s->part = first + TURNS;
+	return s->len + (s->part < end ? call->len - s->part * CHUNK_MAX : 0);
+}
+
+__noinline __u64 step_plain(void)
+{
+	return step(false);
+}
+
+__noinline __u64 step_sleepable(void)
+{
+	return step(true);
+}
+
+/* All pieces of the call that the thread is in.  Its buffer is one, or with COUNT_VECTOR 16 at
+ * most (prio.h), each of which takes a step for each MiB. */
+static __always_inline void all_pieces(bool sleepable, struct slices *s, struct call *call)
+{
+	__u64 left = 1;
 	int i;
 
 	s->array = call->buffer;
-	s->len = call->len;
-	call->len = s->part = 0;
-	for (i = 0; i < VECTOR_STEPS && (s->len || s->part * CHUNK_MAX < call->len); i++) {
-		if (s->part * CHUNK_MAX >= call->len)
-			next_vector(s, call);
-		if (sleepable)
-			pieces_sleepable(s->part, (call->len + CHUNK_MAX - 1) / CHUNK_MAX);
-		else
-			pieces_plain(s->part, (call->len + CHUNK_MAX - 1) / CHUNK_MAX);
-		s->part += TURNS;
+	s->len = s->part = 0;
+	if (ROW_COUNT(call->row) == COUNT_VECTOR) {
+		s->len = call->len;
+		call->len = 0;
 	}
-	if (s->part * CHUNK_MAX < call->len)
-		s->len += call->len - s->part * CHUNK_MAX;
-	if (s->len)
-		chunk_lost(s->len);
+	for (i = 0; i <= PIECES_MAX / TURNS && left; i++)
+		left = sleepable ? step_sleepable() : step_plain();
+	if (left)
+		chunk_lost(left);
 }
 
 /*
@@ -1004,20 +1008,14 @@ static __always_inline int call_return(bool sleepable, struct regs *regs)
 	if (is_kept(call, result(regs)) && has_wanted_name()) {
 		call->row |= ROW_KEPT;
 		call->len = call->count < CHUNK_MAX ? call->count : CHUNK_MAX;
-		if (sleepable)
-			piece_sleepable(0);
-		else
-			piece_plain(0);
+		show_piece(sleepable, 0);
 	} else if (!call->len && call->nested) {
 		/* it took records in and gave nothing out: the next call may give what was in
 		 * them, and go to no socket for it */
 		call->row |= ROW_HIDDEN;
-		piece_plain(0);
+		show_piece(sleepable, 0);
 	} else if (call->len && has_wanted_name()) {
-		if (ROW_COUNT(call->row) == COUNT_VECTOR)
-			vectors(sleepable, &t->slices, call);
-		else
-			all_pieces(sleepable, call->len);
+		all_pieces(sleepable, &t->slices, call);
 	}
 	t->depth--;
 	return 0;
@@ -1149,7 +1147,7 @@ static __always_inline int method_return(bool sleepable, struct regs *regs)
 		if (ROW_COUNT(call->row) == COUNT_SLICES && call->count & IN_ARRAY)
 			records(sleepable, &t->slices, call);
 		else
-			all_pieces(sleepable, call->len);
+			all_pieces(sleepable, &t->slices, call);
 	}
 	t->depth--;
 	return 0;
@@ -1311,13 +1309,12 @@ static __always_inline int encrypt(bool sleepable, struct regs *regs)
 		return 0;
 	switch (kind) {
 	case OTHER_MESSAGE:
-		return record_plain(s->key, 0, s->len, row | ROW_HIDDEN);
+		return show_record(sleepable, s->key, 0, s->len, row | ROW_HIDDEN);
 	case APPDATA:
 		if (!s->len)
 			return 0;
 		if (!s->array)
-			return sleepable ? record_sleepable(s->key, s->slice[0], s->len, row)
-					 : record_plain(s->key, s->slice[0], s->len, row);
+			return show_record(sleepable, s->key, s->slice[0], s->len, row);
 		for (i = 0; i < TURNS && more; i++)
 			more = sleepable ? slices_sleepable() : slices_plain();
 	}
@@ -1403,8 +1400,7 @@ static __always_inline int handle(bool sleepable, struct regs *regs)
 
 	if (!row || !has_wanted_name() || !find_appdata(sleepable, regs, row, word) || !word[1])
 		return 0;
-	return sleepable ? record_sleepable(rust_arg1(regs), word[0], word[1], row)
-			 : record_plain(rust_arg1(regs), word[0], word[1], row);
+	return show_record(sleepable, rust_arg1(regs), word[0], word[1], row);
 }
 
 SEC("uprobe")
@@ -1501,8 +1497,7 @@ static __always_inline int decrypt_return(bool sleepable, struct regs *regs)
 	    copy_in(sleepable, t->words, RESULT_WORDS * sizeof(__u64), call->count) ||
 	    !parse_result(call, t->words) || !t->words[2])
 		return 0;
-	return sleepable ? record_sleepable(call->key, t->words[1], t->words[2], call->row)
-			 : record_plain(call->key, t->words[1], t->words[2], call->row);
+	return show_record(sleepable, call->key, t->words[1], t->words[2], call->row);
 }
 
 SEC("uretprobe")
@@ -1548,8 +1543,7 @@ static __noinline __u64 socket_inode(struct file *file)
 static __noinline void read_ends(struct endpoints *e, struct file *file)
 {
 	struct socket *socket = READ(file, private_data);
-	struct sock *sk = READ(socket, sk);
-	struct sock_common *sc = &sk->__sk_common;
+	struct sock_common *sc = READ(socket, sk);
 
 	__builtin_memset(e, 0, sizeof(*e));
 	e->family = READ(sc, skc_family);
@@ -1638,6 +1632,12 @@ static __noinline bool record_at(struct io *io)
 	return (io->header & HEADER_MASK) == HEADER_BITS;
 }
 
+/* What is left of the buffer that we are in */
+static __always_inline __u64 in_buffer(const struct io *io)
+{
+	return io->iov[1] < io->to_walk ? io->iov[1] : io->to_walk;
+}
+
 /* Goes n bytes on; at the end of a buffer to the next one.  Returns what is left in it. */
 static __noinline __u64 advance(struct io *io, __u64 n)
 {
@@ -1650,7 +1650,7 @@ static __noinline __u64 advance(struct io *io, __u64 n)
 		if (bpf_probe_read_user(io->iov, sizeof(io->iov), (void *)io->vector))
 			io->to_walk = 0;
 	}
-	return io->iov[1] < io->to_walk ? io->iov[1] : io->to_walk;
+	return in_buffer(io);
 }
 
 /*
@@ -1661,7 +1661,7 @@ static __noinline __u64 advance(struct io *io, __u64 n)
  */
 static __noinline int walk(struct io *io)
 {
-	__u64 here = advance(io, 0), n = io->nrecords;
+	__u64 here = in_buffer(io), n = io->nrecords;
 
 	here = io->left < here ? io->left : here;
 	io->left -= here;
@@ -1686,30 +1686,34 @@ static __noinline int walk(struct io *io)
 /*
  * A socket call inside a call of a library that owns its socket: note the socket.  TLS
  * inside TLS is several such calls; all of them went over this socket.  Returns 1 if the
- * thread is in such a call.
+ * thread is in such a call in this direction: in the other one it may be what a callback
+ * does (node sends what it wrote to memory from one of SSL_read).
  */
 static __noinline int note_nested(struct io *io, bool is_record, struct file *file)
 {
 	struct thread *t = current_thread();
 	__u32 nested = is_record ? NESTED_RECORD : NESTED_SOCKET;
 	struct call *call;
-	__u64 i;
+	__u64 i, inside = 0;
 
-	if (!t || !t->depth)
+	if (!t)
 		return 0;
 	for (i = 0; i < CALLS_MAX && i < t->depth; i++) {
 		call = &t->calls[i];
-		if (ROW_DIR(call->row) != io->dir || nested < call->nested)
+		if (ROW_DIR(call->row) != io->dir)
+			continue;
+		inside = 1;
+		if (nested < call->nested)
 			continue;
 		call->nested = nested;
 		call->fd = io->fact.fd;
 		call->sock = io->fact.sock;
 	}
-	if (t->ends_of != io->fact.sock) {
+	if (inside && t->ends_of != io->fact.sock) {
 		read_ends(&t->ends, file);
 		t->ends_of = io->fact.sock;
 	}
-	return 1;
+	return inside;
 }
 
 static __noinline struct stream *stream_of(__u64 sock, bool add)
@@ -1795,6 +1799,7 @@ __noinline int io_done(__u64 fd, __u64 buffer, __u64 count, __u64 bytes, __u64 h
 	read_ends(&io->ends, file);
 	io->lead = io->left = stream->left[io->dir & 1];
 	io->to_walk = bytes;
+	advance(io, 0); /* should the first buffer be empty */
 	for (i = 0; i <= RECORDS_MAX; i++)
 		if (!walk(io))
 			break;
@@ -1852,6 +1857,9 @@ static __noinline int pass_unseen(__u32 fd, __u32 dir, __u64 bytes)
 /*
  * The end of a system call.  Its arguments are still in the saved registers, so the entry,
  * which would cost every system call of the machine as much again, is not watched.
+ * io_uring moves bytes without system calls, and its tracepoints are nothing to build on: none
+ * has the buffer, a registered file shows no descriptor, and they change (what was submit_sqe
+ * is submit_req in 6.18).
  */
 SEC("tp_btf/sys_exit")
 int sys_exit(__u64 *ctx)
@@ -1924,7 +1932,7 @@ static __noinline void forget_process(void)
 /* programs that children of a COMMAND have executed */
 struct program {
 	__u64 ino;
-	__u64 dev;
+	__u64 fs; /* address of its super block */
 };
 
 struct {
@@ -1940,8 +1948,7 @@ static __noinline bool is_new_program(struct task_struct *task)
 	struct mm_struct *mm = READ(task, mm);
 	struct file *file = READ(mm, exe_file);
 	struct inode *inode = READ(file, f_inode);
-	struct super_block *sb = READ(inode, i_sb);
-	struct program program = {.ino = READ(inode, i_ino), .dev = READ(sb, s_dev)};
+	struct program program = {.ino = READ(inode, i_ino), .fs = (__u64)READ(inode, i_sb)};
 	__u8 one = 1;
 
 	/* fails if it is there */

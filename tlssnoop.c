@@ -300,7 +300,7 @@ static void *grow(void *array, size_t *n, size_t size)
 	return array;
 }
 
-#define GROW(array, n) ((array) = grow(array, &(n), sizeof(*(array))), &(array)[(n)-1])
+#define GROW(array, n) ((array) = grow(array, &(n), sizeof(*(array))), &(array)[-1 + (n)])
 
 /* Options */
 
@@ -1096,11 +1096,18 @@ struct site {
 	__u64 offset;
 };
 
+/* What becomes another one when a file is written to */
+struct state {
+	off_t size;
+	struct timespec changed;
+};
+
 struct file {
 	dev_t dev;
 	ino_t ino;
-	int fd;	    /* -1: closed, as there is nothing in it */
-	char *path; /* as the process sees it, for people */
+	struct state state; /* in which it was read */
+	int fd;		    /* -1: closed, as there is nothing in it */
+	char *path;	    /* as the process sees it, for people */
 	struct site *sites;
 	size_t nsites;
 	char rustc[32];	     /* version, if it is made of Rust and that was asked for */
@@ -1112,6 +1119,7 @@ struct file {
 	int error;	     /* 0, or why nothing could be found in it */
 	bool told;	     /* the user knows that */
 	bool named;	     /* by -l: traced in whatever process runs it */
+	bool usual;	     /* found where libraries usually lie: the same */
 	bool everywhere;     /* its probes are in all processes */
 };
 
@@ -1193,14 +1201,6 @@ static void detach_some(pid_t pid, int file)
 	nattachments = kept;
 }
 
-static const char *process_name(const struct process *p)
-{
-	static char name[64];
-
-	snprintf(name, sizeof(name), "pid %d (%s)", p->pid, safe(p->comm));
-	return name;
-}
-
 /* Returns 0 or -errno: ENOENT if there is no such process */
 static int read_comm(struct process *p)
 {
@@ -1215,6 +1215,19 @@ static int read_comm(struct process *p)
 		p->comm[strcspn(p->comm, "\n")] = 0;
 	fclose(file);
 	return 0;
+}
+
+/* For messages.  Of a process that only they need the name of it is read now. */
+static const char *process_name(const struct process *p)
+{
+	static char name[64];
+	struct process named = *p;
+
+	if (named.comm[0] || !read_comm(&named))
+		snprintf(name, sizeof(name), "pid %d (%s)", p->pid, safe(named.comm));
+	else
+		snprintf(name, sizeof(name), "pid %d", p->pid);
+	return name;
 }
 
 /* The kernel side knows which processes count, the probes are in all of them */
@@ -1432,6 +1445,23 @@ static const char *elf_error(int err)
 	}
 }
 
+/* Does a child of ours end within so many ms, whatever signals come meanwhile? */
+static bool ends_within(pid_t pid, unsigned int ms)
+{
+	__u64 time, end = now() + ms * 1000000ULL;
+	struct pollfd pfd = {.fd = syscall(SYS_pidfd_open, pid, 0), .events = POLLIN};
+	bool ended;
+
+	do {
+		ended = waitpid(pid, NULL, WNOHANG) != 0;
+		time = now();
+		if (!ended && time < end)
+			poll(&pfd, 1, (end - time) / 1000000 + 1);
+	} while (!ended && time < end);
+	close(pfd.fd);
+	return ended;
+}
+
 /* a line of /proc/PID/maps */
 struct mapping {
 	unsigned long start, end, offset;
@@ -1450,7 +1480,6 @@ struct mapping {
 static bool answers(const char *path)
 {
 	pid_t pid = fork();
-	struct pollfd pfd = {.events = POLLIN};
 	struct stat st;
 	char byte;
 	bool yes;
@@ -1461,14 +1490,9 @@ static bool answers(const char *path)
 		_exit(fd >= 0 && !fstat(fd, &st) && S_ISREG(st.st_mode) &&
 		      pread(fd, &byte, 1, 0) < 0);
 	}
-	if (pid < 0)
-		return true;
-	pfd.fd = syscall(SYS_pidfd_open, pid, 0);
-	yes = pfd.fd < 0 || poll(&pfd, 1, SERVER_MS) != 0;
-	close(pfd.fd);
+	yes = pid < 0 || ends_within(pid, SERVER_MS);
 	if (!yes)
 		kill(pid, SIGKILL);
-	waitpid(pid, NULL, yes ? 0 : WNOHANG);
 	return yes;
 }
 
@@ -1542,6 +1566,25 @@ static bool on_server(pid_t pid, const struct mapping *m)
 	dev_minor = m->dev_minor;
 	yes = any;
 	return yes;
+}
+
+/* For so long it is not asked again for another file: a machine may run many of one server */
+#define SILENT_MS 60000
+
+/* Can the file of a mapping be reached, which path leads to? */
+static bool reaches(const struct mapping *m, const char *path)
+{
+	static unsigned int dev_major, dev_minor; /* of the server that did not answer */
+	static __u64 until;
+
+	if (m->dev_major == dev_major && m->dev_minor == dev_minor && now() < until)
+		return false;
+	if (answers(path))
+		return true;
+	dev_major = m->dev_major;
+	dev_minor = m->dev_minor;
+	until = now() + SILENT_MS * 1000000ULL;
+	return false;
 }
 
 #define DEBUG_DIRS 2 /* where debug files may lie */
@@ -1629,6 +1672,17 @@ static void find_debug(struct elfsym *elf, const char *path, pid_t pid)
 		close(roots[--n]);
 }
 
+static struct state state_of(const struct stat *st)
+{
+	return (struct state){.size = st->st_size, .changed = st->st_mtim};
+}
+
+static bool unchanged(const struct state *state, const struct stat *st)
+{
+	return state->size == st->st_size && state->changed.tv_sec == st->st_mtim.tv_sec &&
+	       state->changed.tv_nsec == st->st_mtim.tv_nsec;
+}
+
 /* Is rustls in a file?  By its functions, or else its own paths, which are in its messages */
 static bool has_rustls(struct file *f, struct elfsym *elf)
 {
@@ -1648,6 +1702,23 @@ static bool is_rustls_0_21(struct elfsym *elf)
 }
 
 /*
+ * Enough for probes: who closes a file of a server after more than that waits for its answer,
+ * and no signal ends that (fuse_flush()).
+ */
+static void keep_path(struct file *f)
+{
+	char path[32];
+	int fd;
+
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", f->fd);
+	fd = open(path, O_PATH | O_CLOEXEC);
+	if (fd < 0)
+		return;
+	close(f->fd);
+	f->fd = fd;
+}
+
+/*
  * Finds the hooks in an open file, unless that was done before.  Takes fd over.  path is
  * how the process pid has it, or, with 0, how we do.  Returns the file's number in files[],
  * or -errno; what is wrong with its contents is in .error.
@@ -1655,6 +1726,7 @@ static bool is_rustls_0_21(struct elfsym *elf)
 static int add_file(int fd, const char *path, pid_t pid)
 {
 	char whole[PATH_MAX];
+	struct mapping place;
 	struct elfsym *elf;
 	struct stat st;
 	struct file *f;
@@ -1675,6 +1747,7 @@ static int add_file(int fd, const char *path, pid_t pid)
 	f = GROW(files, nfiles);
 	f->dev = st.st_dev;
 	f->ino = st.st_ino;
+	f->state = state_of(&st);
 	f->fd = -1;
 	f->path = strdup(path);
 	f->error = S_ISREG(st.st_mode) ? elfsym_open(fd, &elf) : -ENOEXEC;
@@ -1702,6 +1775,9 @@ static int add_file(int fd, const char *path, pid_t pid)
 		f->fd = fd;
 	else
 		close(fd);
+	place = (struct mapping){.dev_major = major(st.st_dev), .dev_minor = minor(st.st_dev)};
+	if (f->nsites && !env.list && on_server(pid ?: getpid(), &place))
+		keep_path(f);
 	return nfiles - 1;
 }
 
@@ -1768,8 +1844,7 @@ static int may_not_look(const struct process *p, int err)
 struct seen {
 	unsigned int dev_major, dev_minor;
 	unsigned long ino;
-	off_t size;
-	struct timespec changed;
+	struct state state;
 	int file; /* number in files[], or NOTHING_IN_IT */
 };
 
@@ -1874,16 +1949,10 @@ static void remember(const struct seen *key)
 	}
 }
 
-static bool unchanged(const struct seen *s, const struct stat *st)
-{
-	return s->size == st->st_size && s->changed.tv_sec == st->st_mtim.tv_sec &&
-	       s->changed.tv_nsec == st->st_mtim.tv_nsec;
-}
-
 /* The number in files[] of what a process has mapped, or -errno */
 static int file_of(const struct process *p, const struct mapping *m)
 {
-	struct seen key = {m->dev_major, m->dev_minor, m->ino, 0, {0, 0}, 0};
+	struct seen key = {.dev_major = m->dev_major, .dev_minor = m->dev_minor, .ino = m->ino};
 	struct seen **found = tfind(&key, &seen, compare_seen);
 	struct stat st = {0};
 	char path[96];
@@ -1894,14 +1963,14 @@ static int file_of(const struct process *p, const struct mapping *m)
 	if (on_server(p->pid, m)) { /* to ask it whether the file has changed might take for ever */
 		if (found)
 			return (*found)->file;
-		reached = answers(path);
+		reached = reaches(m, path);
 	}
 	if (!reached) {
 		complain("not looked at", safe(m->path), "its file system does not answer");
 	} else {
 		/* a process that is gone does not tell */
 		forgotten = found && (*found)->file >= 0 && !files[(*found)->file].ino;
-		if (found && (stat(path, &st) || (unchanged(*found, &st) && !forgotten)))
+		if (found && (stat(path, &st) || (unchanged(&(*found)->state, &st) && !forgotten)))
 			return (*found)->file;
 		if (found && (*found)->file >= 0)
 			forget_file((*found)->file);
@@ -1911,8 +1980,7 @@ static int file_of(const struct process *p, const struct mapping *m)
 		if (!found)
 			stat(path, &st);
 	}
-	key.size = st.st_size;
-	key.changed = st.st_mtim;
+	key.state = state_of(&st);
 	key.file = n;
 	remember(&key);
 	return n;
@@ -1927,6 +1995,16 @@ static bool may_look(pid_t pid)
 	return readlink(path, root, sizeof(root)) >= 0;
 }
 
+/* Says once what is wrong with a file.  What is no ELF file is data to us; of 32 bits,
+ * explain_nothing() says it. */
+static void tell_error(struct file *f)
+{
+	if (f->error && !is_foreign(f->error) && !f->told) {
+		complain("cannot trace", safe(f->path), "%s", elf_error(f->error));
+		f->told = true;
+	}
+}
+
 typedef void mapping_fn(struct process *p, size_t file, const struct mapping *m);
 
 /* Calls fn for a mapping's file, unless there is nothing in it.  Returns 0, -EACCES or
@@ -1934,8 +2012,9 @@ typedef void mapping_fn(struct process *p, size_t file, const struct mapping *m)
 static int look_at(struct process *p, const struct mapping *m, mapping_fn *fn)
 {
 	int n = file_of(p, m);
-	struct file *f;
 
+	if (!fn)
+		return 0;
 	if ((n == -EACCES || n == -EPERM) && !may_look(p->pid))
 		return n;
 	if (n < 0) {
@@ -1945,12 +2024,7 @@ static int look_at(struct process *p, const struct mapping *m, mapping_fn *fn)
 				 strerror(-n));
 		return 0;
 	}
-	f = &files[n];
-	/* what is no ELF file is data to us; of 32 bits, explain_nothing() says it */
-	if (f->error && !is_foreign(f->error) && !f->told) {
-		complain("cannot trace", safe(f->path), "%s", elf_error(f->error));
-		f->told = true;
-	}
+	tell_error(&files[n]);
 	fn(p, n, m);
 	return 0;
 }
@@ -1958,7 +2032,8 @@ static int look_at(struct process *p, const struct mapping *m, mapping_fn *fn)
 /*
  * Calls fn for each file that the process has mapped for execution, with its number in
  * files[].  Returns 0 (a process that is gone has none), or -errno if we may not look at
- * it, which is said.
+ * it, which is said.  Without fn it only reads the files, and leaves it to the next look to
+ * say what is wrong.
  */
 static int each_file(struct process *p, mapping_fn *fn)
 {
@@ -1971,7 +2046,7 @@ static int each_file(struct process *p, mapping_fn *fn)
 	snprintf(path, sizeof(path), "/proc/%d/maps", p->pid);
 	maps = fopen(path, "re");
 	if (!maps)
-		return errno == ENOENT || errno == ESRCH ? 0 : may_not_look(p, -errno);
+		return !fn || errno == ENOENT || errno == ESRCH ? 0 : may_not_look(p, -errno);
 	while (getline(&text, &size, maps) > 0) {
 		if (!parse_mapping(text, &m) || !m.executable || !m.ino)
 			continue;
@@ -1986,6 +2061,15 @@ static int each_file(struct process *p, mapping_fn *fn)
 	fclose(maps);
 	free(text);
 	return n ? may_not_look(p, n) : 0;
+}
+
+/* A process that is gone has none, nor has a zombie or a kernel thread */
+static bool has_no_memory(pid_t pid)
+{
+	char path[64], exe[8];
+
+	snprintf(path, sizeof(path), "/proc/%d/exe", pid);
+	return readlink(path, exe, sizeof(exe)) < 0 && (errno == ENOENT || errno == ESRCH);
 }
 
 /* Why there is nothing to trace in a process, from the files seen in it */
@@ -2012,20 +2096,18 @@ static void note_reason(struct process *p, size_t n, const struct mapping *m)
 
 static void explain_nothing(struct process *p)
 {
-	char path[64], exe[8];
 	const struct file *f;
 	int err;
 
 	reason = (struct reason){0};
 	err = each_file(p, note_reason);
 	f = reason.rust;
-	snprintf(path, sizeof(path), "/proc/%d/exe", p->pid);
 	if (err || reason.nsites)
 		return; /* it is said: no right to look, or to attach */
 	if (reason.foreign)
 		complain("cannot trace", process_name(p), "%s: %s", safe(reason.foreign->path),
 			 elf_error(-EOPNOTSUPP));
-	else if (!reason.nfiles && readlink(path, exe, sizeof(exe)) < 0 && errno == ENOENT)
+	else if (!reason.nfiles && has_no_memory(p->pid))
 		complain("nothing to trace", process_name(p),
 			 "a kernel thread, or no longer running");
 	else if (f && f->rustls[0] && !f->symbols)
@@ -2069,6 +2151,16 @@ static int add_process(pid_t pid)
 		return -1;
 	}
 	return 0;
+}
+
+/* Has it ended?  Its pid may be another's then. */
+static bool is_gone(struct process *p)
+{
+	struct pollfd pfd = {.fd = p->pidfd, .events = POLLIN};
+
+	if (!p->gone && poll(&pfd, 1, 0) > 0)
+		p->gone = true;
+	return p->gone;
 }
 
 static struct process *find_process(pid_t pid)
@@ -2304,8 +2396,7 @@ static void list(void)
 	while (nqueue) {
 		struct process p = {.pid = queue[--nqueue].pid};
 
-		if (!read_comm(&p))
-			list_process(&p);
+		list_process(&p);
 		n += p.nattached;
 	}
 	if (env.machine && !n)
@@ -2340,7 +2431,7 @@ struct multi_uprobe_attr {
 static struct {
 	bool cookie;	/* probes carry a number: 5.15 */
 	bool sleepable; /* programs that may wait for a page: 6.0 */
-	bool multi;	/* many probes in one link: 6.6; with a usable pid filter: 6.10 */
+	bool multi;	/* many probes in one link: 6.6; of single processes: 6.10 */
 } have;
 
 static struct tlssnoop_bpf *skel;
@@ -2377,18 +2468,22 @@ static int link_multi(int prog, const char *path, const struct site *const *site
 /*
  * The link is refused, so nothing stays of this: a directory cannot be probed (EBADF,
  * where older kernels say EINVAL), and a negative pid is seen at once (EINVAL) by those
- * kernels whose filter compares processes and not threads (46ba0e49b642, 6.10).
+ * kernels whose filter compares processes and not threads (46ba0e49b642, 6.10).  That
+ * of others is no use for -p; a COMMAND's entry point is executed by its first thread.
  */
 static bool have_multi(void)
 {
 	static const struct site nowhere = {.offset = 1, .hook = &hooks[0]};
 	const struct site *sites[] = {&nowhere};
+	bool single = env.npids && !in_all_processes();
 	int prog = load_nothing(0, (enum bpf_attach_type)TRACE_UPROBE_MULTI);
 	bool yes = false;
 
 	if (prog >= 0) {
-		yes = link_multi(prog, "/", sites, 1, false, 0, 0) == -EBADF &&
-		      link_multi(prog, "/", sites, 1, false, -1, 0) == -EINVAL;
+		yes = link_multi(prog, "/", sites, 1, false, 0, 0) == -EBADF;
+		if (single)
+			yes &= !masked("pidfilter") &&
+			       link_multi(prog, "/", sites, 1, false, -1, 0) == -EINVAL;
 		close(prog);
 	}
 	return yes;
@@ -2523,6 +2618,47 @@ static struct bpf_program *program_of(enum shape shape, bool at_return)
 	}
 }
 
+/*
+ * Libraries that a program may load: where they usually lie.  A program that starts later
+ * and ends soon is then seen from its first byte.
+ */
+static const char usual_libraries[] =
+	"{/usr,/usr/local,}/lib{,64,/*-linux-gnu}/lib{ssl.so.*,gnutls.so.*,nspr4.so}";
+
+static void find_usual(void)
+{
+	const char *path;
+	glob_t found;
+	size_t i;
+	int fd, n;
+
+	if (glob(usual_libraries, GLOB_BRACE, NULL, &found))
+		return;
+	for (i = 0; i < found.gl_pathc; i++) {
+		path = found.gl_pathv[i];
+		fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+		n = fd < 0 ? -errno : add_file(fd, path, 0);
+		if (n >= 0) {
+			tell_error(&files[n]);
+			files[n].usual = files[n].nsites;
+		} else if (n != -ENOENT) { /* where a link leads when its package has gone */
+			complain("cannot open", safe(path), "%s", strerror(-n));
+		}
+	}
+	globfree(&found);
+}
+
+/* Reads the files that there are to trace by now; attach() finds what is mapped later */
+static void look_ahead(void)
+{
+	size_t i;
+
+	for (i = 0; i < nprocesses; i++)
+		each_file(&processes[i], NULL);
+	if (in_all_processes())
+		find_usual();
+}
+
 static __u64 inode_of(const char *path)
 {
 	struct stat st;
@@ -2562,10 +2698,10 @@ static int load_lower(void)
 		return -ENOMEM;
 	bpf_object__for_each_program(prog, lower->obj)
 		bpf_program__set_autoload(prog, false);
-	bpf_object__for_each_map(map, lower->obj) err =
-		err
-			?: bpf_map__reuse_fd(map, bpf_object__find_map_fd_by_name(
-							  skel->obj, bpf_map__name(map)));
+	for (map = bpf_object__next_map(lower->obj, NULL); map && !err;
+	     map = bpf_object__next_map(lower->obj, map))
+		err = bpf_map__reuse_fd(
+			map, bpf_object__find_map_fd_by_name(skel->obj, bpf_map__name(map)));
 	for (shape = SHAPE_SLICES; shape <= SHAPE_IO; shape++) {
 		load_uprobe(program_of(shape, false));
 		load_uprobe(program_of(shape, true));
@@ -2578,11 +2714,21 @@ static int load_lower(void)
 	return err;
 }
 
+static void *load_thread(void *err)
+{
+	*(int *)err = tlssnoop_bpf__load(skel);
+	return NULL;
+}
+
+/* The kernel checks the programs while we read files: each takes tens of ms */
 static int load(void)
 {
 	struct bpf_program *prog;
 	__u64 ring_size = 4096, pidns;
-	int err, shape, at_return;
+	const struct hook *h;
+	int err, at_return;
+	pthread_t thread;
+	bool threaded;
 
 	skel = open_programs();
 	if (!skel)
@@ -2607,17 +2753,27 @@ static int load(void)
 	bpf_object__for_each_program(prog, skel->obj)
 		if (bpf_program__type(prog) == BPF_PROG_TYPE_KPROBE)
 			bpf_program__set_autoload(prog, false);
-	for (shape = 0; shape < SHAPE_COUNT; shape++) {
+	for (h = hooks; h < hooks + ARRAY_SIZE(hooks); h++) {
 		for (at_return = 0; at_return < 2; at_return++) {
-			prog = program_of(shape, at_return);
-			if (prog)
+			prog = program_of(h->shape, at_return);
+			if (prog && wanted_library(h->lib))
 				load_uprobe(prog);
 		}
 	}
 	if (env.command)
 		load_uprobe(skel->progs.entry_point);
 	bpf_program__set_autoload(skel->progs.process_fork, env.follow);
-	err = tlssnoop_bpf__load(skel);
+	/* what nobody will use is only to be there */
+	if (have.cookie)
+		bpf_map__set_max_entries(skel->maps.rows, 1);
+	if (!env.command)
+		bpf_map__set_max_entries(skel->maps.programs, 1);
+	threaded = !pthread_create(&thread, NULL, load_thread, &err);
+	look_ahead();
+	if (threaded)
+		pthread_join(thread, NULL);
+	else
+		load_thread(&err);
 	if (err) {
 		complain("cannot load", "BPF programs", "%s", strerror(-err));
 		if (err == -EPERM)
@@ -2828,6 +2984,7 @@ static void warn_half(const struct file *f)
 /* Once for each file.  Returns 0 or -errno, which is said. */
 static int attach_everywhere(struct file *f)
 {
+	struct stat st;
 	bool leased;
 	int err;
 
@@ -2836,7 +2993,12 @@ static int attach_everywhere(struct file *f)
 	f->everywhere = true;
 	/* for let_write(); a library of the system is replaced, but a program may be written to */
 	leased = !fcntl(f->fd, F_SETLEASE, F_RDLCK);
-	err = attach_file(f, 0);
+	if (fstat(f->fd, &st) || !unchanged(&f->state, &st)) {
+		complain("cannot trace", safe(f->path), "it is written to");
+		err = -ESTALE;
+	} else {
+		err = attach_file(f, 0);
+	}
 	if (err || !leased)
 		release(f);
 	if (err)
@@ -2850,6 +3012,13 @@ static int attach_everywhere(struct file *f)
 static bool is_wanted(__u32 tgid, __u32 *flags)
 {
 	return !bpf_map_lookup_elem(bpf_map__fd(skel->maps.processes), &tgid, flags);
+}
+
+static void forget_process(pid_t pid)
+{
+	__u32 tgid = pid;
+
+	bpf_map_delete_elem(bpf_map__fd(skel->maps.processes), &tgid);
 }
 
 /* Tells the kernel side that a process is traced.  Returns 0, or -errno, which is said. */
@@ -2882,6 +3051,9 @@ static void attach_mapped(struct process *p, size_t n, const struct mapping *m)
 	}
 	if (env.machine && want_process(p, PROCESS_FOUND))
 		return;
+	/* the kernel side has heard of its end, which takes its memory first, before it was told */
+	if (env.machine && has_no_memory(p->pid))
+		forget_process(p->pid);
 	if (in_all_processes() && attach_everywhere(f))
 		return;
 	if (!f->everywhere && attach_file(f, p->pid))
@@ -2895,10 +3067,15 @@ static void attach_mapped(struct process *p, size_t n, const struct mapping *m)
  * may not look, which is said. */
 static int attach_process(struct process *p)
 {
+	int err;
+
 	p->stale = false;
 	if (want_process(p, env.follow ? PROCESS_FOLLOW : 0))
 		return -1;
-	return each_file(p, attach_mapped);
+	err = each_file(p, attach_mapped);
+	if (is_gone(p)) /* who was that? */
+		forget_process(p->pid);
+	return err;
 }
 
 /* The process runs another program: what was attached to the old one goes */
@@ -2934,8 +3111,7 @@ static void look_at_queue(void)
 
 		if (!env.machine && !is_wanted(p.pid, &flags))
 			continue;
-		if (!read_comm(&p))
-			each_file(&p, attach_mapped);
+		each_file(&p, attach_mapped);
 		free(p.attached);
 		if (!nqueue) /* large files have left much behind */
 			malloc_trim(0);
@@ -3031,7 +3207,6 @@ static void note_mapping(const struct mmap2 *r)
 	if (other.pid == getpid() || (!env.machine && !is_wanted(r->pid, &flags)))
 		return;
 	snprintf(m.path, sizeof(m.path), "%s", r->path);
-	read_comm(&other);
 	err = look_at(&other, &m, attach_mapped);
 	if (err)
 		may_not_look(&other, err);
@@ -3166,9 +3341,8 @@ static void stopped(pid_t pid)
 
 	if (!is_wanted(tgid, &flags))
 		return; /* gone */
-	read_comm(&p);
 	if (pid == command.pid)
-		memcpy(command.comm, p.comm, sizeof(p.comm));
+		read_comm(&command);
 	if (flags & PROCESS_AT_EXEC) {
 		each_file(&p, attach_entry);
 		flags = PROCESS_FOLLOW | PROCESS_STOP;
@@ -3328,13 +3502,8 @@ static bool any_left(void)
 	if (env.follow && !env.npaths)
 		return !bpf_map_get_next_key(bpf_map__fd(skel->maps.processes), NULL, &tgid);
 
-	for (i = 0; i < nprocesses; i++) {
-		struct pollfd pfd = {.fd = processes[i].pidfd, .events = POLLIN};
-
-		if (!processes[i].gone && poll(&pfd, 1, 0) > 0)
-			processes[i].gone = true;
-		left += !processes[i].gone;
-	}
+	for (i = 0; i < nprocesses; i++)
+		left += !is_gone(&processes[i]);
 	return left || env.npaths || env.machine;
 }
 
@@ -3361,6 +3530,62 @@ static void run(void)
 		look_at_queue();
 		if (env.duration && now() >= deadline)
 			break;
+	}
+}
+
+/* Our callers' files: who waits for the end of a pipe is not to wait for a child of ours */
+static void close_inherited(void)
+{
+	DIR *dir = opendir("/proc/self/fd");
+	struct dirent *entry;
+	int fd;
+
+	while (dir && (entry = readdir(dir))) {
+		fd = atoi(entry->d_name);
+		if (!(fcntl(fd, F_GETFD) & FD_CLOEXEC)) /* ours have it */
+			close(fd);
+	}
+	if (dir)
+		closedir(dir);
+}
+
+#define DETACH_MS 500
+
+/*
+ * At the end.  A perf event takes the kernel about 100 ms, as it waits for several grace
+ * periods, and the next one has to wait for a lock (perf_uprobe_destroy(), 6.18): those of a
+ * whole machine take seconds.  So a child gets them, as the last one that has them open, and
+ * we go on if it needs long.  What is written to a file waits for the child, too.
+ */
+static void detach_all(void)
+{
+	int go[2];
+	pid_t pid = -1;
+	char byte;
+
+	if (skel && skel->bss)
+		skel->bss->nobody_reads = true;
+	if (nattachments && !have.multi && !pipe2(go, O_CLOEXEC))
+		pid = fork();
+	if (!pid) {
+		setsid(); /* what the terminal sends is not for it */
+		close_inherited();
+		close(fileno(out));
+		close(go[1]);
+		if (read(go[0], &byte, 1) < 0) /* until all is closed but here */
+			_exit(EXIT_FAILURE);
+	}
+	detach_from(0);
+	if (pid <= 0)
+		release_all();
+	if (!pid)
+		_exit(EXIT_SUCCESS);
+	if (pid > 0) {
+		close(go[0]);
+		close(go[1]);
+		if (!ends_within(pid, DETACH_MS) && !silent)
+			hint("the probes report nothing any more; this kernel needs some seconds "
+			     "to remove them all");
 	}
 }
 
@@ -3493,30 +3718,6 @@ static int find_targets(void)
 	return 0;
 }
 
-/*
- * Libraries that a program may load: where they usually lie.  A program that starts later
- * and ends soon is then seen from its first byte.
- */
-static const char usual_libraries[] =
-	"{/usr,/usr/local,}/lib{,64,/*-linux-gnu}/lib{ssl.so.*,gnutls.so.*,nspr4.so}";
-
-static void attach_usual(void)
-{
-	glob_t found;
-	size_t i;
-	int fd, n;
-
-	if (glob(usual_libraries, GLOB_BRACE, NULL, &found))
-		return;
-	for (i = 0; i < found.gl_pathc; i++) {
-		fd = open(found.gl_pathv[i], O_RDONLY | O_NONBLOCK | O_CLOEXEC);
-		n = fd < 0 ? -errno : add_file(fd, found.gl_pathv[i], 0);
-		if (n >= 0 && files[n].nsites)
-			attach_everywhere(&files[n]);
-	}
-	globfree(&found);
-}
-
 /* Looks at every process there is, while the lines of those that are attached come out */
 static void look_at_machine(void)
 {
@@ -3550,14 +3751,11 @@ static int attach(void)
 		return -1;
 	watch_mappings();
 	for (i = 0; i < nfiles; i++) {
-		if (!files[i].named)
-			continue;
-		if (attach_everywhere(&files[i]))
+		if ((files[i].named || files[i].usual) && attach_everywhere(&files[i]) &&
+		    files[i].named)
 			return -1;
-		n++;
+		n += files[i].named;
 	}
-	if (in_all_processes())
-		attach_usual();
 	if (env.machine)
 		look_at_machine();
 	for (i = 0; i < nprocesses; i++) {
@@ -3591,8 +3789,7 @@ static int trace(void)
 		print_header();
 	run();
 	ending = true;
-	detach_from(0);
-	release_all();
+	detach_all();
 	drain();
 	print_summary();
 	if (env.command)
@@ -3615,7 +3812,7 @@ int main(int argc, char **argv)
 		list();
 	else if (!err)
 		err = trace();
-	detach_from(0);
+	detach_all();
 	correlate_free(correlator);
 	ring_buffer__free(ring);
 	tlssnoop_bpf__destroy(lower);

@@ -12,12 +12,12 @@ It must never say an address that getsockname() or getpeername() did not.
 
 import argparse
 import contextlib
+import functools
 import os
 import signal
 import socket
 import ssl
 import sys
-import threading
 
 import py_target    # the one next to this file
 
@@ -53,10 +53,10 @@ def handshake(args, family):
 
     def serve():
         ends["server"] = server_ctx.wrap_socket(pair[1], server_side=True)
-    thread = threading.Thread(target=serve)
-    thread.start()
-    ends["client"] = client_ctx.wrap_socket(pair[0], server_hostname="localhost")
-    thread.join()
+
+    def connect():
+        ends["client"] = client_ctx.wrap_socket(pair[0], server_hostname="localhost")
+    py_target.together({"server": serve, "client": connect})
     with open(args.addresses, "a", encoding="ascii") as file:
         for tls in ends.values():
             file.write(f"{tls.fileno()} {address(tls, tls.getsockname())} "
@@ -65,21 +65,8 @@ def handshake(args, family):
 
 
 def talk(ends, truth):
-    """In threads: an end waits for the other. Fails if one of them fails."""
-    errors = []
-
-    def run(side, tls):
-        try:
-            py_target.blocking_end(tls, side, truth)
-        except Exception as err:    # a thread's failure is the program's failure
-            errors.append(f"{side}: {err!r}")
-    threads = [threading.Thread(target=run, args=end, daemon=True) for end in ends.items()]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if errors:
-        raise RuntimeError("; ".join(errors))
+    py_target.together({side: functools.partial(py_target.blocking_end, tls, side, truth)
+                        for side, tls in ends.items()})
 
 
 def ready():

@@ -52,10 +52,10 @@ copy_sources() {
 	output=$(make -C "$COPY" CLANG=no-such-clang 2>&1) && fail 'it was built'
 	[[ $output == *'no-such-clang is missing: apt-get install clang'* ]] || fail "$output"
 	for library in libbpf libelf liblzma; do
-		printf '%s\n' '#!/bin/sh' "[ \"\$2\" != $library ] && exec pkg-config \"\$@\"" >"$COPY/without"
+		printf '%s\n' '#!/bin/sh' "[ \"\${2%% *}\" != $library ] && exec pkg-config \"\$@\"" >"$COPY/without"
 		chmod +x "$COPY/without"
 		output=$(make -C "$COPY" PKG_CONFIG=./without 2>&1) && fail 'it was built'
-		[[ $output == *"the library $library is missing: apt-get install $library-dev"* ]] ||
+		[[ $output == *"the library $library"*" is missing: apt-get install $library-dev"* ]] ||
 			fail "$output"
 	done
 }

@@ -10,9 +10,9 @@
 load lib
 
 setup_file() {
-	RELEASE=$("$BATS_TEST_DIRNAME/rustls/build" release)
-	FAT=$("$BATS_TEST_DIRNAME/rustls/build" fat)
-	PLUGIN=$("$BATS_TEST_DIRNAME/plugin/build" release)/libtlssnoop_plugin.so
+	RELEASE=$(built rustls release)
+	FAT=$(built rustls fat)
+	PLUGIN=$(built plugin release)/libtlssnoop_plugin.so
 	export RELEASE FAT PLUGIN
 }
 

@@ -61,6 +61,8 @@ def main():
     sites = collections.defaultdict(list)
     sys.stdin.readline()
     for line in sys.stdin:
+        if line.startswith("#"):    # remarks
+            continue
         pid, library, _, _, _, offset, _, path = line.split(None, 7)
         sites[int(pid), library, path.rstrip("\n")].append(int(offset, 16))
     for (pid, library, path), offsets in sites.items():

@@ -275,6 +275,23 @@ wait_curl() {
 	wait_pid 60 "$CURL_PID" || fail 'curl failed' "$(cat "$BATS_TEST_TMPDIR/curl.stderr")"
 }
 
+# built DIRECTORY ARG...: where the programs of this one are; see its build. Says so, as the first
+# time takes minutes.
+built() {
+	echo "# tests/$1/build ${*:2}" >&3
+	"$TESTS/$1/build" "${@:2}" 3>&-
+}
+
+# build_rustls: the targets there in several ways, for all tests of a file; sets RELEASE, FAT, DEV
+# and MANGLED_V0, directories
+build_rustls() {
+	RELEASE=$(built rustls release)
+	FAT=$(built rustls fat)
+	DEV=$(built rustls dev)
+	MANGLED_V0=$(built rustls release -Csymbol-mangling-version=v0)
+	export RELEASE FAT DEV MANGLED_V0
+}
+
 # make_tables_test: once for all tests of a file; sets TABLES
 make_tables_test() {
 	local top=$TESTS/..

@@ -79,9 +79,12 @@ system_library() {
 
 # linked OPTION...: ssl_target with its own OpenSSL; sets STATIC
 linked() {
+	local needed
 	STATIC=$BATS_TEST_TMPDIR/ssl_static
+	# some builds of it want zlib and zstd
+	read -r -a needed < <(pkg-config --static --libs-only-l libcrypto | sed 's/-lcrypto//')
 	"${CC:-cc}" -O2 "$@" -o "$STATIC" "$TESTS/ssl_target.c" -Wl,-Bstatic -lssl -lcrypto -luring \
-		-Wl,-Bdynamic -lpthread
+		-Wl,-Bdynamic "${needed[@]}" -lpthread
 	(($(ldd "$STATIC" | grep -cE 'ssl|crypto') == 0))
 }
 

@@ -4,7 +4,7 @@
 # The whole machine under tlssnoop, and the children of a process: what ran before, what starts
 # later, what ends soon, containers, and hard circumstances. Each process says itself what it sent
 # and received, and the trace is compared with that. Needs root, curl, nginx, the programs next to
-# this file and tests/rustls, and bindfs for one test.
+# this file and tests/rustls, and mergerfs for one test.
 # It must never depend on what else runs on the machine, nor leave a process or a mount behind.
 
 # shellcheck disable=SC2030,SC2031,SC2153 # each test is a subshell of its own, and what it sets ends with it
@@ -12,9 +12,9 @@
 load lib
 
 setup_file() {
-	RELEASE=$("$BATS_TEST_DIRNAME/rustls/build" release)
-	FAT=$("$BATS_TEST_DIRNAME/rustls/build" fat)
-	DEV=$("$BATS_TEST_DIRNAME/rustls/build" dev)
+	RELEASE=$(built rustls release)
+	FAT=$(built rustls fat)
+	DEV=$(built rustls dev)
 	export RELEASE FAT DEV
 }
 
@@ -83,8 +83,10 @@ run_witness() {
 	start_witness /usr/bin/python3 -c "$load" \
 		"$TESTS/py_target.py" --cert "$CERT" --key "$KEY" --truth TRUTH
 	! has_library "$TARGET_PID" libssl || fail 'it has libssl already'
-	start_machine
+	start_machine -v
 	echo load >&"$TARGET_STDIN"
+	eventually 20 has_library "$TARGET_PID" libssl
+	eventually 20 has_files "${LIBSSL##*/}" 1 || fail 'not seen'
 	let_witnesses_go
 	stop_machine
 	compare_witnesses
@@ -282,6 +284,29 @@ start_with() {
 	compare_witnesses
 }
 
+@test "-l: a file in whatever runs it, before and later; with -p, too" {
+	own_libssl one
+	start_with one
+	start_tlssnoop -j -B 65536 -l "$PWD/one/${LIBSSL##*/}"
+	some_run_it
+	start_with one
+	start_witness "$RELEASE/std_target" --truth TRUTH edges
+	start_tlssnoop -j -B 65536 -p "$TARGET_PID" -l "$PWD/one/${LIBSSL##*/}"
+	some_run_it
+}
+
+# some_run_it: and one that has another libssl
+some_run_it() {
+	start_with one
+	start_target "$TESTS/ssl_target" --mode edges --truth "$TRUTH"
+	go
+	wait_target
+	let_witnesses_go
+	stop_machine
+	compare_witnesses --alone
+	rm "$WITNESS"/[0-9]*
+}
+
 # probes_of FILE: how many times its probes were set
 probes_of() {
 	grep -c "^tlssnoop: attached: $1: MessageEncrypter::encrypt at " "$SNOOP_ERR" || :
@@ -305,6 +330,28 @@ has_more_probes() {
 	done
 	stop_machine
 	compare_witnesses
+}
+
+# opens_a_fifo PID: and waits for who opens its other end
+opens_a_fifo() {
+	[[ $(<"/proc/$1/wchan") == wait_for_partner ]]
+}
+
+@test "-l of a file that is written to after it was read" {
+	local status=0 pid
+	cp "$LIBSSL" written
+	mkfifo output
+	# it waits for the reader of its output, and has read the file by then
+	"$TLSSNOOP" -l "$PWD/written" -o output 2>"$SNOOP_ERR" 3>&- &
+	pid=$!
+	STARTED+=("$pid")
+	eventually 20 opens_a_fifo "$pid"
+	echo >>written
+	cat output >"$TRACE" &
+	wait_pid 20 "$pid" || status=$?
+	((status == 1)) || fail "status $status"
+	[[ $(<"$SNOOP_ERR") == "tlssnoop: cannot trace: $PWD/written: it is written to" ]] ||
+		fail "$(<"$SNOOP_ERR")"
 }
 
 @test "a library that is deleted, or replaced" {
@@ -333,7 +380,9 @@ attached_below() {
 other_libssl() {
 	local static
 	static=$(gcc -print-file-name=libssl.a)
-	echo 'OPENSSL_3.0.0 { global: *; };' >"$1.map"
+	nm -D --defined-only --with-symbol-versions "$LIBSSL" | awk '
+		split($3, name, "@@") == 2 { of[name[2]] = of[name[2]] " " name[1] ";" }
+		END { for (version in of) print version " { global:" of[version] " };" }' >"$1.map"
 	echo 'char padding[100000] = {1}; int moved(int n) { return n * 3 + padding[n]; }' |
 		gcc -x c -c -fPIC -o "$1.o" -
 	# of the other archive what the shared libcrypto keeps for itself
@@ -361,19 +410,32 @@ start_in() {
 	WITNESSES[-1]="$pid $stdin $truth $(innermost "$pid")"
 }
 
+# newer_libssl ROOT: another version of OpenSSL there, at the same path
+newer_libssl() {
+	local library crypto dir=$1${LIBSSL%/*}
+	library=$("$TESTS/libraries/get" openssl-3.5)
+	crypto=$(ldd "$library" | awk '/libcrypto/ { print $3 }')
+	cp "$library" "$1$LIBSSL"
+	cp "$crypto" "$dir/libcrypto.so.3"
+	ln -s libcrypto.so.3 "$dir/${crypto##*/}"
+	ldd "$library" | awk '/lib(z|dl|pthread)[.]/ { print $3 }' | xargs cp -L -t "$dir"
+}
+
 @test "containers: another library at the same path, a root on overlayfs, read-only" {
-	local root other=$BATS_TEST_TMPDIR/other files
+	local root other=$BATS_TEST_TMPDIR/other newer=$BATS_TEST_TMPDIR/newer files
 	chroot_with_target
+	cp -a "$ROOT" "$newer"
+	newer_libssl "$newer"
 	cp -a "$ROOT" "$other"
 	other_libssl "$BATS_TEST_TMPDIR/build"
 	cp "$BATS_TEST_TMPDIR/build" "$other$LIBSSL"
-	for root in "$ROOT" "$other"; do
+	for root in "$ROOT" "$other" "$newer"; do
 		start_in "$root"
 	done
 	start_machine -v
 	files=$(files_of libssl.so.3)
-	((files >= 2))
-	for root in "$ROOT" "$other"; do	# files that are known
+	((files >= 3))
+	for root in "$ROOT" "$other" "$newer"; do	# files that are known
 		start_in "$root"
 	done
 	mkdir lower-upper work merged
@@ -389,6 +451,53 @@ start_in() {
 	let_witnesses_go
 	stop_machine
 	compare_witnesses
+}
+
+# ---- what is looked at ----
+
+# run_program: for longer than the test needs
+run_program() {
+	"$program" 300 3>&- &
+	STARTED+=("$!")
+}
+
+# opened_times COUNT: by tlssnoop, as the kernel told
+opened_times() {
+	(($(grep -c "^opened by $SNOOP_PID$" "$OPENED") == $1))
+}
+
+@test "a program without TLS is read once" {
+	local program=$PWD/program noticer
+	cp /bin/sleep "$program"
+	# how many times who opens the file: the kernel tells (fanotify)
+	OPENED=$BATS_TEST_TMPDIR/opened
+	TARGET_OUT=$OPENED start_target "$PYTHON" -u -c 'if True:
+		import ctypes, os, struct, sys
+		libc = ctypes.CDLL(None, use_errno=True)
+		notices = libc.fanotify_init(0, os.O_RDONLY)
+		if notices < 0 or libc.fanotify_mark(notices, 1, ctypes.c_uint64(0x20), -100, sys.argv[1].encode()):
+		    sys.exit(os.strerror(ctypes.get_errno()))
+		print("ready")
+		while True:
+		    data = os.read(notices, 4096)
+		    for at in range(0, len(data), 24):
+		        fd, pid = struct.unpack_from("=ii", data, at + 16)
+		        os.close(fd)
+		        print("opened by", pid)' "$program"
+	noticer=$TARGET_PID
+	start_machine -v
+	run_program
+	eventually 20 opened_times 1 || fail 'it is not looked at'
+	for _ in {1..7}; do
+		run_program
+	done
+	own_libssl next
+	start_with next
+	eventually 20 attached_below "$PWD/next" 1	# what came before was looked at, too
+	opened_times 1 || fail 'it is read again' "$(<"$OPENED")"
+	stop_machine
+	kill -TERM "$noticer"
+	let_go_unseen
 }
 
 # ---- hard circumstances ----
@@ -434,6 +543,34 @@ make_storm() {
 	compare_witnesses --server "${WORKERS[0]}"
 }
 
+# traced_pids: the processes that the kernel side has in its map
+traced_pids() {
+	local id
+	for id in $(our_objects map); do
+		[[ $(bpftool -j map show id "$id" | jq -r .name) != processes ]] ||
+			bpftool -j map dump id "$id" | jq '.[].formatted.key'
+	done
+}
+
+none_is_gone() {
+	local pid
+	for pid in $(traced_pids); do
+		[[ -e /proc/$pid ]] || return 1
+	done
+}
+
+@test "499 short programs with libssl leave nothing behind" {
+	make_storm
+	start_some
+	start_machine
+	[[ $(traced_pids) == *"$TARGET_PID"* ]] || fail 'what runs is not among the traced'
+	LD_PRELOAD=$LIBSSL ./storm 499 /bin/true
+	eventually 10 none_is_gone || fail "$(traced_pids | wc -l) processes are traced, and not all are there"
+	let_witnesses_go
+	stop_machine
+	compare_witnesses
+}
+
 @test "programs that end while they are looked at" {
 	local i said
 	start_nginx 1
@@ -452,6 +589,7 @@ make_storm() {
 
 @test "more new mappings than there is room for: it says so, and looks at all again" {
 	make_storm
+	start_some	# so that their files are known
 	start_machine -v
 	kill -STOP "$SNOOP_PID"
 	own_libssl meanwhile
@@ -466,20 +604,24 @@ make_storm() {
 	compare_witnesses
 }
 
-# start_hanging COUNT: so many processes with a libssl on a file system whose server, FUSE_PID, stops
-start_hanging() {
-	command -v bindfs || skip 'no bindfs'
-	mkdir real mounted
+# start_served COUNT: so many processes with a libssl on a file system whose server is FUSE_PID
+start_served() {
+	mkdir -p real mounted
 	cp -L "$LIBSSL" real
-	bindfs -f real mounted 2>bindfs.stderr 3>&- &
+	mergerfs -f real mounted 2>mergerfs.stderr 3>&- &
 	FUSE_PID=$!
 	STARTED+=("$FUSE_PID")
 	UNDO+=("kill -CONT $FUSE_PID" "umount -l '$PWD/mounted'")
-	eventually 10 mountpoint -q mounted || skip "no FUSE here: $(<bindfs.stderr)"
+	eventually 10 mountpoint -q mounted || skip "no FUSE here: $(<mergerfs.stderr)"
 	local i
 	for ((i = 0; i < $1; i++)); do
 		start_with mounted
 	done
+}
+
+# start_hanging COUNT: and it stops
+start_hanging() {
+	start_served "$1"
 	kill -STOP "$FUSE_PID"
 }
 
@@ -493,21 +635,76 @@ let_go_unseen() {
 	done
 }
 
+@test "where libraries usually lie: one that is damaged, one that cannot be opened" {
+	local dir=$BATS_TEST_TMPDIR/lib
+	mkdir "$dir"
+	head -c 100 "$LIBSSL" >"$dir/libssl.so.96"
+	ln -s libssl.so.97 "$dir/libssl.so.97"
+	ln -s gone "$dir/libssl.so.98"
+	# shellcheck disable=SC2016 # for the shell
+	instead_of_tlssnoop unshare -m sh -c \
+		'mount --bind "$0" /usr/local/lib && exec "$@"' "$dir" "$TLSSNOOP"
+	start_machine
+	stop_machine
+	grep -x 'tlssnoop: cannot trace: /usr/local/lib/libssl.so.96: the ELF file is damaged' "$SNOOP_ERR"
+	grep -x 'tlssnoop: cannot open: /usr/local/lib/libssl.so.97: Too many .*symbolic links' "$SNOOP_ERR"
+	# a package may have left that behind
+	[[ $(<"$SNOOP_ERR") != *libssl.so.98* ]] || fail "$(<"$SNOOP_ERR")"
+}
+
 @test "a file system that does not answer" {
-	local begin
+	local begin i
 	start_nginx 1
-	start_hanging 2
+	mkdir real
+	for ((i = 0; i < 23; i++)); do
+		cp -L "$LIBSSL" "real/$i"
+	done
+	start_served 1
+	start_target "$PYTHON" -c 'if True:
+		import mmap, os, sys
+		maps = [mmap.mmap(os.open(f"mounted/{i}", os.O_RDONLY), 0, mmap.MAP_PRIVATE,
+		                  mmap.PROT_READ | mmap.PROT_EXEC) for i in range(23)]
+		print("ready", flush=True)
+		sys.stdin.readline()'
+	kill -STOP "$FUSE_PID"
 	begin=$EPOCHSECONDS
 	start_machine
 	echo "# ready after $((EPOCHSECONDS - begin)) s" >&3
-	(($(grep -c "^tlssnoop: not looked at: $PWD/mounted/.*: its file system does not answer" "$SNOOP_ERR") >= 1)) ||
+	((EPOCHSECONDS - begin < 40)) || fail 'it waits for each file'
+	(($(grep -c "^tlssnoop: not looked at: $PWD/mounted/.*: its file system does not answer" "$SNOOP_ERR") == 24)) ||
 		fail 'it does not say so'
 	fetch meanwhile /n/meanwhile
 	kill -CONT "$FUSE_PID"
 	fetch after /n/after
 	stop_machine
+	go
+	wait_target
 	let_go_unseen
 	compare_witnesses --server "${WORKERS[0]}"
+}
+
+@test "a file system that ceases to answer when its files have their probes" {
+	start_nginx 1
+	start_served 1
+	start_machine -v
+	attached_below "$PWD/mounted" 1 || fail 'its library has no probes'
+	kill -STOP "$FUSE_PID"
+	fetch meanwhile /n/meanwhile
+	stop_machine
+	compare_witnesses --server "${WORKERS[0]}"
+	kill -CONT "$FUSE_PID"
+
+	start_tlssnoop -j -v -p "$TARGET_PID"
+	attached_below "$PWD/mounted" 1 || fail 'its library has no probes'
+	kill -STOP "$FUSE_PID"
+	stop_machine
+	kill -CONT "$FUSE_PID"
+
+	rm "$WITNESS"/meanwhile.*
+	start_tlssnoop -j -p "$TARGET_PID"
+	let_witnesses_go
+	ended_well
+	compare_witnesses
 }
 
 @test "a look at all processes that takes long is shown on a terminal, and nowhere else" {
@@ -591,7 +788,8 @@ let_go_unseen() {
 		stop_machine
 		lost=$(sed -nE 's/^tlssnoop: .* bytes, ([0-9]+) lost.*/\1/p' "$SNOOP_ERR")
 		if [[ $filter ]]; then
-			grep -q '^tlssnoop: 0 chunks, 0 bytes, 0 lost$' "$SNOOP_ERR" ||
+			# -n says nothing of system calls, and others on the machine have some
+			grep -qE '^tlssnoop: 0 chunks, 0 bytes, 0 lost(, [0-9]+ system calls unseen)?$' "$SNOOP_ERR" ||
 				fail "$filter: $(tail -n 2 "$SNOOP_ERR")"
 		else
 			((lost > 300)) || fail "the ring holds it all: $lost lost"
@@ -605,7 +803,7 @@ lists() {
 }
 
 @test "-L for the whole machine, and for a process and its children" {
-	local ssl rustls shell child
+	local ssl rustls shell child busy
 	start_witness "$TESTS/ssl_target" --mode edges --truth TRUTH
 	ssl=$TARGET_PID
 	start_witness "$RELEASE/std_target" --truth TRUTH edges
@@ -615,6 +813,19 @@ lists() {
 	lists "$ssl" SSL_write_ex
 	lists "$rustls" MessageEncrypter::encrypt
 	! grep -q "^$$ " "$TRACE" || fail 'bash has no TLS'
+	# the busiest come first
+	LD_PRELOAD=$LIBSSL "$PYTHON" -c 'while True: pass' 3>&- &
+	busy=$!
+	STARTED+=("$busy")
+	eventually 10 has_library "$busy" libssl
+	"$TLSSNOOP" -L >"$TRACE"
+	lists "$busy" SSL_read
+	[[ $(grep -E "^($busy|$ssl) " "$TRACE" | head -n 1) == "$busy "* ]] || fail 'not in order'
+	kill "$busy"
+	# shellcheck disable=SC2016 # for sh
+	LD_PRELOAD=$LIBSSL sh -c 'echo $$ >pid; exec "$@"' sh "$TLSSNOOP" -L >"$TRACE"
+	lists "$ssl" SSL_read
+	! grep -q "^$(<pid) " "$TRACE" || fail 'it has found itself'
 	# shellcheck disable=SC2016 # for sh
 	start_target sh -c '"$@"; true' sh sh -c '"$@"; true' sh \
 		"$TESTS/ssl_target" --truth "$TRUTH" --mode edges

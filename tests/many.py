@@ -46,6 +46,7 @@ def port_of(address):
 
 def check_fetch(fetch, whose, lines):
     """lines: those of its connection on one side. Yields what is wrong with them."""
+    its_address = "local" if whose == "client" else "remote"
     what = f"fetch {fetch.name} (pid {fetch.pid}, port {fetch.port}) {whose}"
     for way in "write", "read":
         seen = b"".join(line.data for line in lines if line.dir == way)
@@ -58,31 +59,39 @@ def check_fetch(fetch, whose, lines):
         names = {line.json[key] for line in lines}
         if len(names) > wanted or None in names:
             yield f"{what}: {key} is {names}"
+    for line in lines:
+        if port_of(line.json[its_address]) != fetch.port:
+            yield f"{line.where()}: {what}: seen {line.json[its_address]}"
+
+
+def take_served(served, fetch):
+    """The lines of its connection at the server. Its port may come again, if others need many: then
+    it is the one with its request."""
+    conns = [conn for conn, lines in served.items() if port_of(lines[0].json["remote"]) == fetch.port]
+    asked = [conn for conn in conns
+             if fetch.bytes["write"] == b"".join(line.data for line in served[conn] if line.dir == "read")]
+    return served.pop((asked or conns or [None])[0], [])
 
 
 def check_fetches(directory, lines, servers, only_server):
     clients, served, errors = collections.defaultdict(list), collections.defaultdict(list), []
     for line in lines:
         if line.pid in servers:
-            served[port_of(line.json["remote"])].append(line)
+            served[line.json["conn"]].append(line)
         else:
             clients[line.pid].append(line)
     fetches = [Fetch(path) for path in directory.glob("*.pid")]
     for fetch in fetches:
         if not (fetch.port and fetch.bytes["write"] and fetch.bytes["read"]):
             errors.append(f"fetch {fetch.name}: curl did not say what it did")
-        mine = clients[fetch.pid]
         if not only_server:
-            errors += check_fetch(fetch, "client", mine)
-        errors += [f"{line.where()}: pid {fetch.pid}: expected port {fetch.port}, seen "
-                   f"{line.json['local']}" for line in mine
-                   if port_of(line.json["local"]) != fetch.port]
+            errors += check_fetch(fetch, "client", clients[fetch.pid])
         if servers:
-            errors += check_fetch(fetch, "server", served.pop(fetch.port, []))
+            errors += check_fetch(fetch, "server", take_served(served, fetch))
         elif only_server:
             raise snoop_trace.Mismatch("--only-server needs a --server")
-    errors += [f"the server has {sum(line.len for line in lines)} bytes with port {port}, "
-               "which nobody fetched" for port, lines in served.items()]
+    errors += [f"the server has {sum(line.len for line in lines)} bytes as conn {conn} with "
+               f"{lines[0].json['remote']}, which nobody fetched" for conn, lines in served.items()]
     return len(fetches), errors
 
 

@@ -25,6 +25,7 @@ def read_all(args, sock, truth):
     with context.wrap_socket(sock, server_side=True) as tls:
         while data := tls.recv(PIECE):
             truth.append(f"read {tls.fileno()} {data.hex()}\n")
+        tls.unwrap()    # the other end waits for that
 
 
 def write_all(args, sock, truth):

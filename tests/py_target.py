@@ -52,6 +52,25 @@ def contexts(args):
     return server, client
 
 
+def together(ends):
+    """Calls the functions of a dictionary, each in a thread, as an end waits for the other. Fails if
+    one of them fails, with its name."""
+    errors = []
+
+    def run(side, function):
+        try:
+            function()
+        except Exception as err:    # a thread's failure is the program's failure
+            errors.append(f"{side}: {err!r}")
+    threads = [threading.Thread(target=run, args=end, daemon=True) for end in ends.items()]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if errors:
+        raise RuntimeError("; ".join(errors))
+
+
 # ---- blocking ----
 
 def blocking_end(tls, side, truth):
@@ -84,31 +103,18 @@ def blocking_end(tls, side, truth):
 
 def run_blocking(args, truth):
     server_ctx, client_ctx = contexts(args)
-    errors = []
-
-    def run_end(side, wrap):
-        try:
-            blocking_end(wrap(), side, truth)
-        except Exception as err:    # a thread's failure is the program's failure
-            errors.append(f"{side}: {err!r}")
 
     def server():
-        return server_ctx.wrap_socket(listener.accept()[0], server_side=True)
+        tls = server_ctx.wrap_socket(listener.accept()[0], server_side=True)
+        blocking_end(tls, "server", truth)
 
     def client():
-        return client_ctx.wrap_socket(socket.create_connection(listener.getsockname()),
-                                      server_hostname="localhost")
+        tcp = socket.create_connection(listener.getsockname())
+        blocking_end(client_ctx.wrap_socket(tcp, server_hostname="localhost"), "client", truth)
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
         yield
-        threads = [threading.Thread(target=run_end, args=end, daemon=True)
-                   for end in (("server", server), ("client", client))]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-    if errors:
-        raise RuntimeError("; ".join(errors))
+        together({"server": server, "client": client})
 
 
 # ---- asyncio ----

@@ -9,12 +9,7 @@
 load lib
 
 setup_file() {
-	local build=$BATS_TEST_DIRNAME/rustls/build
-	RELEASE=$("$build" release)
-	FAT=$("$build" fat)
-	DEV=$("$build" dev)
-	MANGLED_V0=$("$build" release -Csymbol-mangling-version=v0)
-	export RELEASE FAT DEV MANGLED_V0
+	build_rustls
 }
 
 teardown() {

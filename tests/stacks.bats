@@ -11,9 +11,9 @@
 load lib
 
 setup_file() {
-	STACKS=$("$BATS_TEST_DIRNAME/stacks/build" release)
-	SHARED=$(OPENSSL_NO_VENDOR=1 "$BATS_TEST_DIRNAME/native/build" release)
-	VENDORED=$("$BATS_TEST_DIRNAME/native/build" vendored)
+	STACKS=$(built stacks release)
+	SHARED=$(OPENSSL_NO_VENDOR=1 built native release)
+	VENDORED=$(built native vendored)
 	export STACKS SHARED VENDORED
 }
 

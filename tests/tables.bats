@@ -9,13 +9,8 @@
 load lib
 
 setup_file() {
-	local build=$BATS_TEST_DIRNAME/rustls/build
-	RELEASE=$("$build" release)
-	FAT=$("$build" fat)
-	DEV=$("$build" dev)
-	MANGLED_V0=$("$build" release -Csymbol-mangling-version=v0)
+	build_rustls
 	make_tables_test
-	export RELEASE FAT DEV MANGLED_V0
 }
 
 # stripped DIRECTORY: the targets there: TLS 1.3 and two ciphers of TLS 1.2, a client and a server

@@ -2,11 +2,12 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Runs a command on a terminal of its own and has a dialogue with it.
 
-usage: terminal.py [expect REGEX | send TEXT]... -- COMMAND [ARG...]
+usage: terminal.py [expect REGEX | stopped FILE | send TEXT]... -- COMMAND [ARG...]
 
-In: what to wait for in the command's output, behind what was found before, and what to type then
-(TEXT with Python's escapes: \\x03 is ^C). Out: all that the terminal showed, on stdout; the status
-is the command's, 128 and the signal's number if one ended it, 99 if what was expected did not come.
+In: what to wait for in the command's output, behind what was found before, or that the process whose
+pid is in FILE has stopped, and what to type then (TEXT with Python's escapes: \\x03 is ^C). Out: all
+that the terminal showed, on stdout; the status is the command's, 128 and the signal's number if one
+ended it, 99 if what was expected did not come.
 It must never leave the command running.
 """
 
@@ -32,11 +33,23 @@ def read_more(master, end):
         return None
 
 
+def wait_stopped(path, end):
+    with open(path, encoding="ascii") as file:
+        status = f"/proc/{file.read()}/status"
+    while "\nState:\tT" not in open(status, encoding="utf-8").read():
+        if time.monotonic() > end:
+            raise TimeoutError
+        time.sleep(0.01)
+
+
 def talk(master, steps):
     end, seen, at, data = time.monotonic() + MAX_SECONDS, b"", 0, b""
     for verb, text in steps + [("end", "")]:
         if verb == "send":
             os.write(master, text.encode().decode("unicode_escape").encode("latin-1"))
+            continue
+        if verb == "stopped":
+            wait_stopped(text, end)
             continue
         while data is not None:
             found = re.search(text.encode(), seen[at:]) if verb == "expect" else None

@@ -19,7 +19,7 @@ import sys
 
 CHUNK = 16384       # no line carries more
 MOST_ERRORS = 20    # enough to see what is wrong
-UNKNOWN_SHARE = 1000    # --attached-late: one line in so many may be without fd, by default
+UNKNOWN_SHARE = 1000    # --attached-late: one line in so many may be without fd
 SHOWN = 40          # bytes of a payload in a message
 
 HEADER = ["TIME", "PID", "COMM", "FD", "DIR", "LEN", "DATA"]
@@ -435,7 +435,7 @@ class Comparison:
             else:
                 self.error(f"{line.where()}: {line.len} bytes {show(line.data)}: not the beginning "
                            f"of what was seen of any stream{self.locate(line.data)}")
-        if len(unknown) * self.args.unknown_share >= len(self.lines):
+        if len(unknown) * UNKNOWN_SHARE >= len(self.lines):
             self.error(f"{len(unknown)} of {len(self.lines)} lines are without fd")
 
     def check_peer(self, path):
@@ -592,8 +592,6 @@ def parse_args(argv):
     kind = command.add_mutually_exclusive_group()
     kind.add_argument("--exact", action="store_true", help="line by line (default)")
     kind.add_argument("--stream", action="store_true", help="byte by byte, a line for each record")
-    command.add_argument("--unknown-share", type=int, metavar="N", default=UNKNOWN_SHARE,
-                         help="one line in N may be without fd (--attached-late)")
     kind.add_argument("--attached-late", action="store_true", help="byte by byte, from somewhere in "
                       "the middle of every stream to its end")
     command.add_argument("--inner-truth", help="with --stream: of TLS within TLS, whose records are "
