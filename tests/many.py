@@ -95,15 +95,19 @@ def check_fetches(directory, lines, servers, only_server):
     return len(fetches), errors
 
 
+def truths_in(directory):
+    """(path, pid, whether it is to be compared byte by byte) of each."""
+    for path in directory.iterdir():
+        match = re.fullmatch(r"(\d+)(\.stream)?", path.name)
+        if match:
+            yield path, int(match[1]), bool(match[2])
+
+
 def check_truths(directory, lines):
     by_pid, errors, count = collections.defaultdict(list), [], 0
     for line in lines:
         by_pid[line.pid].append(line)
-    for path in directory.iterdir():
-        match = re.fullmatch(r"(\d+)(\.stream)?", path.name)
-        if not match:
-            continue
-        pid, stream = int(match[1]), bool(match[2])
+    for path, pid, stream in truths_in(directory):
         args = types.SimpleNamespace(pid=pid, comm=None, lib=None, attached_late=False,
                                      stream=stream, peer_truth=path if stream else None)
         comparison = snoop_trace.Comparison(by_pid[pid], snoop_trace.read_truth(path), args)
@@ -123,15 +127,14 @@ def main():
     parser.add_argument("trace", metavar="TRACE")
     args = parser.parse_args()
     try:
-        lines = snoop_trace.read_trace(args.trace, "json")
+        known = {int(path.read_text(encoding="ascii")) for path in args.directory.glob("*.pid")}
+        known |= {pid for _, pid, _ in truths_in(args.directory)} | set(args.server)
+        lines = snoop_trace.read_trace(args.trace, "json", pids=None if args.alone else known)
         fetches, errors = check_fetches(args.directory, lines, set(args.server), args.only_server)
         truths, more = check_truths(args.directory, lines)
         errors += more
-        if args.alone:
-            known = {int(path.read_text(encoding="ascii")) for path in args.directory.glob("*.pid")}
-            known |= {int(path.name.split(".")[0]) for path in args.directory.glob("[0-9]*")}
-            errors += [f"{line.where()}: pid {line.pid}: of nobody who is known"
-                       for line in lines if line.pid not in known | set(args.server)]
+        errors += [f"{line.where()}: pid {line.pid}: of nobody who is known"
+                   for line in lines if line.pid not in known]
         if not fetches + truths:
             errors.append(f"{args.directory}: nothing to compare with")
         if errors:

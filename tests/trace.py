@@ -26,6 +26,7 @@ HEADER = ["TIME", "PID", "COMM", "FD", "DIR", "LEN", "DATA"]
 BELOW = ("dump", "text")    # formats without the last column
 COLUMNS = re.compile(rb"(?P<time>\d\d:\d\d:\d\d\.\d{6}) +(?P<pid>\d+) +(?P<comm>[!-~]+) +"
                      rb"(?P<fd>-|\d+) +(?P<dir>[!-~]+) +(?P<len>\d+)(?: (?P<data>.*))?")
+PID = re.compile(rb'^{"time":"[^"]*","pid":(\d+),')
 JSON_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
 JSON_KEYS = {"time": str, "pid": int, "tid": int, "uid": int, "comm": str, "lib": str, "dir": str,
              "len": int, "off": int, "conn": str, "truncated": bool,
@@ -246,7 +247,8 @@ PARSERS = {"ascii": parse_ascii, "hex": parse_hex, "dump": parse_dump, "text": p
            "json": parse_json}
 
 
-def read_trace(path, fmt, header=True):
+def read_trace(path, fmt, header=True, pids=None):
+    """pids: those that count; of JSON only."""
     with open(path, "rb") as file:
         content = file.read()
     lines = content.split(b"\n")
@@ -258,6 +260,9 @@ def read_trace(path, fmt, header=True):
         if not lines or lines[0].decode("latin-1").split() != wanted:
             raise Mismatch(f"line 1: not the header: {show(lines[0] if lines else None)}")
         numbered = numbered[1:]
+    if pids is not None:
+        others = [PID.search(line) for line in lines]
+        numbered = [line for line, pid in zip(numbered, others) if not pid or int(pid[1]) in pids]
     return list(PARSERS[fmt](numbered))
 
 
