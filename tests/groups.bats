@@ -14,13 +14,12 @@ load lib
 COUNTING=-Cprofile-generate
 
 setup_file() {
-	local build=$BATS_TEST_DIRNAME/rustls/build
-	RELEASE=$("$build" release "$COUNTING")
-	DEV=$("$build" dev "$COUNTING")
-	FFI=$("$BATS_TEST_DIRNAME/ffi/build" release)
-	FFI_COUNTING=$("$BATS_TEST_DIRNAME/ffi/build" release "$COUNTING")
+	export LLVM_PROFILE_FILE=/dev/null # for what was counted, by build scripts too
+	RELEASE=$(built rustls release "$COUNTING")
+	DEV=$(built rustls dev "$COUNTING")
+	FFI=$(built ffi release)
+	FFI_COUNTING=$(built ffi release "$COUNTING")
 	export RELEASE DEV FFI FFI_COUNTING
-	export LLVM_PROFILE_FILE=/dev/null # for what was counted
 }
 
 setup() {
