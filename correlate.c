@@ -752,6 +752,25 @@ static struct waiting *fitting(struct object *o, struct socket *s, struct record
 	return out;
 }
 
+/* The object of s that has waited for such a record for longest: rustls has one for each key, and
+ * what the last one wrote goes before.  What came out already goes behind what did not. */
+static struct object *bound_fitting(struct socket *s, struct record r)
+{
+	struct object *o, *found = NULL;
+	struct waiting *w, *first = NULL;
+
+	LIST_FOREACH(o, &s->objects, bound) {
+		w = fitting(o, s, r);
+		if (!w || (first && (first->out == w->out ?
+					     first->chunk.fact.time <= w->chunk.fact.time :
+					     w->out)))
+			continue;
+		first = w;
+		found = o;
+	}
+	return found;
+}
+
 /* May this object, whose socket is not known for sure, have written the record? */
 static bool unbound(struct object *o, struct socket *s, struct record r)
 {
@@ -817,9 +836,9 @@ static struct object *object_of(struct process *p, struct socket *s, struct thre
 	struct waiting *w;
 	bool fresh = false, out = false;
 
-	LIST_FOREACH(o, &s->objects, bound)
-		if (fitting(o, s, r))
-			return o;
+	o = bound_fitting(s, r);
+	if (o)
+		return o;
 	TAILQ_FOREACH(w, &p->correlator->queue, queue) {
 		o = w->object;
 		if (!o || o->process != p || w->chunk.dir != DIR_WRITE || !fits(&w->chunk, r) ||

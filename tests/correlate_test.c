@@ -475,6 +475,30 @@ static void check_memory(void)
 	correlate_free(correlator);
 }
 
+/* rustls has an object for each key */
+static void check_keys(void)
+{
+	begin();
+	hello(1, 3, 103);
+	encrypt(1, 0xa, 10);
+	sent(1, 3, 103, 10 + TLS13, 0);
+	encrypt(1, 0xb, 20);
+	sent(1, 3, 103, 20 + TLS13, 0);
+	encrypt(1, 0xb, 10); /* its record is never sent */
+	tick_after(200);
+	expect("1:3 2:3 3:3", "two objects of one connection");
+	encrypt(1, 0xa, 10);
+	sent(1, 3, 103, 10 + TLS13, 0);
+	encrypt(1, 0xb, 10);
+	sent(1, 3, 103, 10 + TLS13, 0);
+	expect("4:3 5:3", "the record is of what waits, not of what came out, with either key");
+	encrypt(1, 0xa, 10);
+	encrypt(1, 0xb, 10);
+	sent(1, 3, 103, 10 + TLS13, 0);
+	expect("6:3", "... and of what was written first");
+	end("7:3", "... the other comes after it");
+}
+
 /* Three old connections on one thread, where all is alike, fd 3 first: what is read and then
  * written on each, of which the library's part is seen or not */
 static void round_of_three(bool seen)
@@ -1037,6 +1061,7 @@ int main(void)
 	check_lengths();
 	check_writes();
 	check_memory();
+	check_keys();
 	check_in_the_middle();
 	check_reads();
 	check_inner();

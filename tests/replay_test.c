@@ -4,8 +4,8 @@
  *
  * In: recordings (facts.h), each of which begins with a line "# N without fd": so many
  * chunks may stay so, most of them the last ones, as a recording is cut off.  Out: TAP.
- * Demanded of each: all chunks whose true fd is known have that one or none.  Needs no
- * kernel and no privilege.
+ * Demanded of each: all chunks whose true fd is known have that one or none, and come in
+ * the order in which they were there.  Needs no kernel and no privilege.
  */
 #define _GNU_SOURCE
 #include <inttypes.h>
@@ -15,8 +15,11 @@
 #include "facts.h"
 #include "tap.h"
 
+#define FDS_MAX 1024
+
 static struct {
-	int chunks, known, wrong, unknown, out, allowed;
+	int chunks, known, wrong, unknown, early, out, allowed;
+	__u64 last[FDS_MAX][2]; /* time of the chunk that came out last, by direction */
 } seen;
 
 static struct correlator *correlator;
@@ -32,6 +35,14 @@ static void on_chunk(const struct chunk *chunk, const struct verdict *v, void *c
 		return;
 	seen.known++;
 	seen.unknown += v->fd < 0;
+	if (truth < FDS_MAX) {
+		if (chunk->fact.time < seen.last[truth][chunk->dir]) {
+			seen.early++;
+			note("chunk of %d bytes of fd %d comes after a later one", (int)chunk->len,
+			     truth);
+		}
+		seen.last[truth][chunk->dir] = chunk->fact.time;
+	}
 	if (v->fd < 0 || v->fd == truth)
 		return;
 	seen.wrong++;
@@ -168,7 +179,7 @@ static void replay(const char *name)
 	free(line);
 	if (file)
 		fclose(file);
-	ok(good && seen.known && seen.out == seen.chunks && !seen.wrong &&
+	ok(good && seen.known && seen.out == seen.chunks && !seen.wrong && !seen.early &&
 		   seen.unknown <= seen.allowed,
 	   "%s", basename(name));
 	note("%d chunks, of %d the fd is known: %d have a wrong one, %d none (allowed: %d)",
