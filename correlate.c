@@ -761,9 +761,9 @@ static struct object *bound_fitting(struct socket *s, struct record r)
 
 	LIST_FOREACH(o, &s->objects, bound) {
 		w = fitting(o, s, r);
-		if (!w || (first && (first->out == w->out ?
-					     first->chunk.fact.time <= w->chunk.fact.time :
-					     w->out)))
+		if (!w ||
+		    (first && (first->out == w->out ? first->chunk.fact.time <= w->chunk.fact.time
+						    : w->out)))
 			continue;
 		first = w;
 		found = o;
