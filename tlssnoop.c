@@ -2903,6 +2903,9 @@ static int attach_program(const struct file *f, enum shape shape, bool at_return
 	return 0;
 }
 
+/* The kernel's own, not for users: of an instruction that no probe can stand on */
+#define ENOTSUPP 524
+
 /* All of a file's probes, or none.  pid 0: in all processes. */
 static int attach_file(const struct file *f, pid_t pid)
 {
@@ -2919,7 +2922,10 @@ static int attach_file(const struct file *f, pid_t pid)
 		detach_from(first);
 		if (err == -ESRCH)
 			return err;
-		complain("cannot attach", safe(f->path), "%s", strerror(-err));
+		complain("cannot attach", safe(f->path), "%s",
+			 err == -ENOTSUPP
+				 ? "the kernel puts no probe on how a function in it begins"
+				 : strerror(-err));
 		hint_refused(err);
 		if (err == -EINVAL)
 			hint("another tracer may hold these functions with a reference counter "
