@@ -578,6 +578,20 @@ static struct {
 } signals[] = {{.sig = SIGINT},	 {.sig = SIGTERM}, {.sig = SIGHUP},
 	       {.sig = SIGPIPE}, {.sig = SIGCHLD}, {.sig = SIGIO}};
 
+/*
+ * glibc's own, which its sigaction() refuses: the first pthread_create() sets a handler, of
+ * which exec() would leave the default.
+ */
+#define SIGSETXID 33
+
+/* the kernel's struct sigaction */
+static struct {
+	void (*handler)(int);
+	unsigned long flags;
+	void (*restorer)(void);
+	unsigned long mask;
+} setxid;
+
 /* A shell starts a background job with SIGINT ignored: the handler is set regardless */
 static void catch_signals(void)
 {
@@ -594,6 +608,7 @@ static void catch_signals(void)
 			  : signals[i].sig == SIGIO   ? &lease
 						      : &end,
 			  &signals[i].inherited);
+	syscall(SYS_rt_sigaction, SIGSETXID, NULL, &setxid, sizeof(setxid.mask));
 }
 
 static struct rlimit descriptors; /* that we may have open, as inherited */
@@ -617,6 +632,8 @@ static void restore_inherited(void)
 	setrlimit(RLIMIT_NOFILE, &descriptors);
 	for (i = 0; i < ARRAY_SIZE(signals); i++)
 		sigaction(signals[i].sig, &signals[i].inherited, NULL);
+	if (setxid.handler == SIG_IGN)
+		syscall(SYS_rt_sigaction, SIGSETXID, &setxid, NULL, sizeof(setxid.mask));
 }
 
 /* Printer: chunks with their verdicts become lines */

@@ -279,7 +279,7 @@ strip_symbols() {
 	"$TLSSNOOP" -L -l "$PROGRAM" | functions >"$DIR/least"
 	"$TLSSNOOP" -L -l "$WHOLE" | functions >"$DIR/most"
 	[[ $(cut -d ' ' -f 1,3 "$DIR/least" | uniq -c | xargs) == \
-		'4 read ExpectTraffic::handle 3 write MessageEncrypter::encrypt' ]]
+		'1 read ExpectEarlyData::handle 4 read ExpectTraffic::handle 3 write MessageEncrypter::encrypt' ]]
 	for pattern in '6handle17h|7decrypt17h' 'ExpectTraffic.*6handle17h' 'MessageEncrypter.*7encrypt17h' \
 		'tls13.*MessageEncrypter.*7encrypt17h' 'rustls|Message(En|De)crypter'; do
 		cp "$WHOLE" "$PROGRAM"
@@ -308,12 +308,16 @@ remarks() {
 	(($(wc -l <"$TRACE") == 2))
 	objcopy --strip-all "$PLUGIN" "$PROGRAM"
 	remarks "$PROGRAM" >"$TRACE"
-	grep -qE "^rustls 0\.21\.12 rustc $rustc read decrypt tables: there is no ExpectTraffic::handle,.*$" \
-		"$TRACE" || fail "$(<"$TRACE")"
+	grep -qE "^rustls 0\.21\.12 rustc $rustc read handle tables: the first choice$" "$TRACE" ||
+		fail "$(<"$TRACE")"
 	cp "$WHOLE" "$PROGRAM"
 	mapfile -t reads < <(nm "$WHOLE" | awk '$3 ~ /6handle17h|7decrypt/ { print $1 }')
 	hide "${reads[@]}"
 	strip_symbols '6handle17h|7decrypt'
+	remarks "$PROGRAM" >"$TRACE"
+	grep -qE "^rustls 0\.23\.[0-9]+ rustc $rustc read read \.symtab: there is no ExpectTraffic::handle,.*$" \
+		"$TRACE" || fail "$(<"$TRACE")"
+	strip_symbols '4read17h'
 	remarks "$PROGRAM" >"$TRACE"
 	grep -qE "^rustls 0\.23\.[0-9]+ rustc $rustc read - -: no function found$" "$TRACE" ||
 		fail "$(<"$TRACE")"
