@@ -278,7 +278,7 @@ strip_symbols() {
 	# what the tables tell is there in any case, and nothing that is not in the whole table
 	"$TLSSNOOP" -L -l "$PROGRAM" | functions >"$DIR/least"
 	"$TLSSNOOP" -L -l "$WHOLE" | functions >"$DIR/most"
-	[[ $(cut -d ' ' -f 1,3 "$DIR/least" | uniq -c | xargs) == \
+	[[ $(cut -d ' ' -f 1,3 "$DIR/least" | sort | uniq -c | xargs) == \
 		'1 read ExpectEarlyData::handle 4 read ExpectTraffic::handle 3 write MessageEncrypter::encrypt' ]]
 	for pattern in '6handle17h|7decrypt17h' 'ExpectTraffic.*6handle17h' 'MessageEncrypter.*7encrypt17h' \
 		'tls13.*MessageEncrypter.*7encrypt17h' 'rustls|Message(En|De)crypter'; do
