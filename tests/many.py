@@ -67,7 +67,7 @@ def check_fetch(fetch, whose, lines):
 def take_served(served, fetch):
     """The lines of its connection at the server. Its port may come again, if others need many: then
     it is the one with its request."""
-    conns = [conn for conn, lines in served.items() if port_of(lines[0].json["remote"]) == fetch.port]
+    conns = [conn for conn in served if port_of(conn[1]) == fetch.port]
     asked = [conn for conn in conns
              if fetch.bytes["write"] == b"".join(line.data for line in served[conn] if line.dir == "read")]
     return served.pop((asked or conns or [None])[0], [])
@@ -77,7 +77,7 @@ def check_fetches(directory, lines, servers, only_server):
     clients, served, errors = collections.defaultdict(list), collections.defaultdict(list), []
     for line in lines:
         if line.pid in servers:
-            served[line.json["conn"]].append(line)
+            served[line.json["conn"], line.json["remote"]].append(line)
         else:
             clients[line.pid].append(line)
     fetches = [Fetch(path) for path in directory.glob("*.pid")]
@@ -90,8 +90,8 @@ def check_fetches(directory, lines, servers, only_server):
             errors += check_fetch(fetch, "server", take_served(served, fetch))
         elif only_server:
             raise snoop_trace.Mismatch("--only-server needs a --server")
-    errors += [f"the server has {sum(line.len for line in lines)} bytes as conn {conn} with "
-               f"{lines[0].json['remote']}, which nobody fetched" for conn, lines in served.items()]
+    errors += [f"the server has {sum(line.len for line in lines)} bytes as conn {conn} with {remote}, "
+               "which nobody fetched" for (conn, remote), lines in served.items()]
     return len(fetches), errors
 
 
