@@ -883,13 +883,20 @@ static struct waiting *sent(struct object *o, struct socket *s, struct record r,
 {
 	struct correlator *c = o->process->correlator;
 	struct waiting *last = fitting(o, s, r), *next;
+	struct object *other;
 	bool out = last->out;
 
 	/* what was never sent to an earlier socket, by an object at the same address */
 	while ((next = TAILQ_FIRST(&o->waiting)) != last && next->chunk.fact.time < s->since)
 		decide(c, next, now);
 	bind(o, s, now);
-	/* those before it went by unseen: before we looked, or in a call we lost */
+	/* those before it went by unseen: before we looked, or in a call we lost; of rustls, what
+	 * was written with other keys as well */
+	LIST_FOREACH(other, &s->objects, bound)
+		while (other != o && other->is_rustls && o->is_rustls && other->inner == o->inner &&
+		       (next = TAILQ_FIRST(&other->waiting)) && next->chunk.dir == DIR_WRITE &&
+		       next->chunk.fact.time < last->chunk.fact.time)
+			decide(c, next, now);
 	do {
 		next = TAILQ_FIRST(&o->waiting);
 		decide(c, next, now);

@@ -497,6 +497,19 @@ static void check_keys(void)
 	sent(1, 3, 103, 10 + TLS13, 0);
 	expect("6:3", "... and of what was written first");
 	end("7:3", "... the other comes after it");
+
+	begin();
+	hello(1, 3, 103);
+	encrypt(1, 0xa, 10);
+	sent(1, 3, 103, 10 + TLS13, 0);
+	encrypt(1, 0xb, 20);
+	sent(1, 3, 103, 20 + TLS13, 0);
+	expect("1:3 2:3", "again two objects of one connection");
+	encrypt(1, 0xa, 10); /* its record is not seen */
+	encrypt(1, 0xb, 20);
+	sent(1, 3, 103, 20 + TLS13, 0);
+	expect("3:3 4:3", "what was sent with the new key tells that all with the old one was");
+	end("", "... and nothing else");
 }
 
 /* Three old connections on one thread, where all is alike, fd 3 first: what is read and then
