@@ -35,12 +35,14 @@ teardown() {
 
 # http CLIENT: by HTTP/1.1 and HTTP/2, with both versions of TLS
 http() {
-	local version
+	local version UNREAD
 	for version in 1 2; do
+		# of HTTP/2 a server may still send some frames to a client that has what it wants
+		# shellcheck disable=SC2034 # for traced_streams
+		UNREAD=$((version == 2 ? 100 : 0))
 		with_every_tls "$STACKS/http_target" "$1" "$version" 23
+		traced_streams "$STACKS/http_target" --threads 4 "$1" "$version" 23
 	done
-	traced_streams "$STACKS/http_target" --threads 4 "$1" 1 23
-	traced_streams "$STACKS/http_target" --threads 4 "$1" 2 23
 }
 
 @test "hyper with hyper-rustls asks axum, HTTP/1.1 and HTTP/2" {

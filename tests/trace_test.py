@@ -285,6 +285,21 @@ class Wrong(Case):
             c[0:1] = [dict(c[0], data=c[0]["data"][:4]), dict(c[0], data=c[0]["data"][4:])]
         stream(split, "fd 5 write: expected 3 lines (records), seen 4")
 
+    def test_unread(self):
+        def unread(change, *words, at_most="20"):
+            self.detects(change, *words, formats=LOSSLESS, more=("--stream", "--unread", at_most))
+
+        def shorten(number):
+            return lambda c: c[number].update(data=c[number]["data"][:-11])
+        reads = [i for i, c in enumerate(chunks_of(TRUTH)) if c["dir"] == "read"]
+        unread(shorten(reads[-1]), "fd 6 read", at_most="10")
+        unread(shorten(reads[0]), "fd 6 read")
+        chunks = chunks_of(TRUTH)
+        shorten(reads[-1])(chunks)
+        chunks = [c for c in chunks if c["data"]]
+        status, text = self.compare("json", chunks, "--stream", "--unread", "11")
+        self.assertEqual(status, 0, text)
+
     def test_peer_truth(self):
         reads = [call for call in TRUTH if call[0] == "read"]
         peer = [("write", 9, data) for _, _, data in reads]
