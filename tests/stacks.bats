@@ -1,12 +1,13 @@
 #!/usr/bin/env bats
 # SPDX-License-Identifier: GPL-2.0-only
 #
-# TLS as Rust programs have it: below a library for HTTP, gRPC, WebSocket or SQL, with rustls or
-# OpenSSL. Truth comes from a witness between library and TLS in the same process, or where both
-# ends hide their TLS from a relay between them. The databases are real servers, with their own
-# clients too. Needs root, MariaDB, PostgreSQL, a cargo that tests/rustls/build accepts, a C compiler for OpenSSL, and
-# tlssnoop; the first build takes minutes and fetches crates.
-# It must never pass without having compared both directions of every connection.
+# TLS as Rust programs have it: below a library for HTTP, gRPC, WebSocket or SQL, with rustls,
+# OpenSSL or BoringSSL. Truth comes from a witness between library and TLS in the same process, or
+# where both ends hide their TLS from a relay between them. The databases are real servers, with
+# their own clients too. Needs root, MariaDB, PostgreSQL, a cargo that tests/rustls/build accepts,
+# what OpenSSL and BoringSSL are built with (C, C++, cmake, libclang), and tlssnoop; the first build
+# takes minutes and fetches crates.
+# It must never pass without having compared both directions of every connection that is to be shown.
 
 load lib
 
@@ -14,7 +15,8 @@ setup_file() {
 	STACKS=$(built stacks release)
 	SHARED=$(OPENSSL_NO_VENDOR=1 built native release)
 	VENDORED=$(built native vendored)
-	export STACKS SHARED VENDORED
+	BORING=$(built boring release)
+	export STACKS SHARED VENDORED BORING
 }
 
 setup() {
@@ -223,4 +225,25 @@ with_openssl() {
 	local copy=$BATS_TEST_TMPDIR/native
 	strip -o "$copy" "$VENDORED/tlssnoop-native-target"
 	with_openssl "$copy"
+}
+
+@test "the boring crate: BoringSSL in the executable" {
+	local program=$BORING/tlssnoop-boring-target
+	(($(ldd "$program" | grep -cE 'ssl|crypto') == 0))
+	grep -q BoringSSL "$program"
+	with_openssl "$program"
+}
+
+@test "the boring crate, stripped: it says that nothing is found, and nothing wrong is shown" {
+	local copy=$BATS_TEST_TMPDIR/boring
+	strip -o "$copy" "$BORING/tlssnoop-boring-target"
+	start_target "$copy" --truth "$TRUTH" "$CERT" "$KEY" 5
+	run "$TLSSNOOP" -p "$TARGET_PID"
+	[[ $status -eq 1 && $output == "tlssnoop: nothing to trace: pid $TARGET_PID "* ]] || fail "$output"
+	start_tlssnoop -j
+	go
+	wait_target
+	stop_tlssnoop
+	((SNOOP_STATUS == 0))
+	(($(jq -c "select(.pid == $TARGET_PID)" "$TRACE" | wc -l) == 0))
 }
