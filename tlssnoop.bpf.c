@@ -335,7 +335,7 @@ struct stream {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(max_entries, 65536);
+	__uint(max_entries, 32768);
 	__type(key, __u64); /* inode number of a socket that carries TLS */
 	__type(value, struct stream);
 } streams SEC(".maps");
