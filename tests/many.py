@@ -109,7 +109,7 @@ def check_truths(directory, lines):
         by_pid[line.pid].append(line)
     for path, pid, stream in truths_in(directory):
         args = types.SimpleNamespace(pid=pid, comm=None, lib=None, attached_late=False,
-                                     stream=stream, peer_truth=path if stream else None)
+                                     stream=stream, unread=0, peer_truth=path if stream else None)
         comparison = snoop_trace.Comparison(by_pid[pid], snoop_trace.read_truth(path), args)
         comparison.run()
         errors += [f"pid {pid}: {error}" for error in comparison.errors]
