@@ -814,10 +814,8 @@ lists() {
 	lists "$rustls" MessageEncrypter::encrypt
 	! grep -q "^$$ " "$TRACE" || fail 'bash has no TLS'
 	# the busiest come first
-	LD_PRELOAD=$LIBSSL "$PYTHON" -c 'while True: pass' 3>&- &
-	busy=$!
-	STARTED+=("$busy")
-	eventually 10 has_library "$busy" libssl
+	start_target env "LD_PRELOAD=$LIBSSL" "$PYTHON" -c $'print("ready", flush=True)\nwhile True: pass'
+	busy=$TARGET_PID
 	"$TLSSNOOP" -L >"$TRACE"
 	lists "$busy" SSL_read
 	[[ $(grep -E "^($busy|$ssl) " "$TRACE" | head -n 1) == "$busy "* ]] || fail 'not in order'
