@@ -2190,10 +2190,13 @@ static struct process *find_process(pid_t pid)
 	return NULL;
 }
 
+#define PF_EXITING 4 /* of a thread: set before sched_process_exit (do_exit()) */
+
 /* All processes of the machine that are still to be looked at, the busiest last */
 struct candidate {
 	pid_t pid, parent;
 	char state;
+	bool ending;		  /* its first thread is */
 	unsigned long long ticks; /* of processor time that it has used */
 };
 
@@ -2214,6 +2217,7 @@ static bool read_stat(pid_t pid, struct candidate *c)
 {
 	unsigned long long user, system;
 	char path[64], text[512], *p;
+	unsigned int flags;
 	FILE *f;
 	bool ok;
 
@@ -2222,14 +2226,23 @@ static bool read_stat(pid_t pid, struct candidate *c)
 	if (!f)
 		return false;
 	p = fgets(text, sizeof(text), f) ? strrchr(text, ')') : NULL; /* a name may hold any */
-	ok = p && sscanf(p, ") %c %d %*d %*d %*d %*d %*u %*u %*u %*u %*u %llu %llu", &c->state,
-			 &c->parent, &user, &system) == 4;
+	ok = p && sscanf(p, ") %c %d %*d %*d %*d %*d %u %*u %*u %*u %*u %llu %llu", &c->state,
+			 &c->parent, &flags, &user, &system) == 5;
 	fclose(f);
 	if (!ok)
 		return false;
 	c->pid = pid;
+	c->ending = flags & PF_EXITING;
 	c->ticks = user + system;
 	return true;
+}
+
+/* Has it ended, or is the kernel side about to hear that it does, if it has not yet? */
+static bool is_ending(pid_t pid)
+{
+	struct candidate c;
+
+	return !read_stat(pid, &c) || c.ending;
 }
 
 /* Fills the queue anew.  False: it was not empty. */
@@ -3074,8 +3087,8 @@ static void attach_mapped(struct process *p, size_t n, const struct mapping *m)
 	}
 	if (env.machine && want_process(p, PROCESS_FOUND))
 		return;
-	/* the kernel side has heard of its end, which takes its memory first, before it was told */
-	if (env.machine && has_no_memory(p->pid))
+	/* the kernel side may have heard of its end before it was told of it */
+	if (env.machine && is_ending(p->pid))
 		forget_process(p->pid);
 	if (in_all_processes() && attach_everywhere(f))
 		return;
@@ -3096,7 +3109,7 @@ static int attach_process(struct process *p)
 	if (want_process(p, env.follow ? PROCESS_FOLLOW : 0))
 		return -1;
 	err = each_file(p, attach_mapped);
-	if (is_gone(p)) /* who was that? */
+	if (is_gone(p) || is_ending(p->pid)) /* who was that? */
 		forget_process(p->pid);
 	return err;
 }
