@@ -3109,7 +3109,7 @@ static int attach_process(struct process *p)
 	if (want_process(p, env.follow ? PROCESS_FOLLOW : 0))
 		return -1;
 	err = each_file(p, attach_mapped);
-	if (is_gone(p) || is_ending(p->pid)) /* who was that? */
+	if (is_gone(p)) /* who was that? */
 		forget_process(p->pid);
 	return err;
 }
