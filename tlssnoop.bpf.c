@@ -144,9 +144,7 @@ struct regs {
 	unsigned long orig_ax, ip, cs, flags, sp, ss;
 };
 
-struct pt_regs {
-	unsigned long di, si, dx, r10, orig_ax;
-} KERNEL_TYPE;
+#define pt_regs regs /* one type; and to look for one in the kernel's takes libbpf 2 ms */
 
 #define arg1(r)	       ((r)->di)
 #define arg2(r)	       ((r)->si)

@@ -2465,9 +2465,8 @@ static struct {
 } have;
 
 static struct tlssnoop_bpf *skel;
-/* the same with the programs of SHAPE_SLICES and SHAPE_IO, once one of them is needed: few are, and
- * the verifier takes its time */
-static struct tlssnoop_bpf *lower;
+/* the same with the programs of rare shapes, once one is needed: the verifier takes its time */
+static struct tlssnoop_bpf *rare;
 static struct ring_buffer *ring;
 
 /* TLSSNOOP_WITHOUT names features to do without, as an older kernel would */
@@ -2611,38 +2610,43 @@ static int check_kernel(void)
 	return -1;
 }
 
-/* The program for a shape; NULL: it needs none there */
+static bool is_rare(enum shape shape)
+{
+	return shape >= SHAPE_NSPR;
+}
+
+/* The program for a shape; NULL: it needs none there, or it is not loaded */
 static struct bpf_program *program_of(enum shape shape, bool at_return)
 {
+	const struct tlssnoop_bpf *bpf = is_rare(shape) ? rare : skel;
 	bool s = have.sleepable;
 
+	if (!bpf)
+		return NULL;
 	switch (shape) {
 	case SHAPE_CALL:
 	case SHAPE_NSPR:
 		if (!at_return)
-			return shape == SHAPE_CALL ? skel->progs.call_entry
-						   : skel->progs.nspr_entry;
-		return s ? skel->progs.call_return_sleepable : skel->progs.call_return_plain;
-	case SHAPE_SLICES:
-	case SHAPE_IO:
-		if (!lower)
-			return NULL;
-		if (!at_return)
-			return shape == SHAPE_SLICES ? lower->progs.slices_entry
-						     : lower->progs.io_entry;
-		return s ? lower->progs.method_return_sleepable : lower->progs.method_return_plain;
+			return shape == SHAPE_CALL ? bpf->progs.call_entry : bpf->progs.nspr_entry;
+		return s ? bpf->progs.call_return_sleepable : bpf->progs.call_return_plain;
 	case SHAPE_ENCRYPT:
 		if (!at_return)
-			return s ? skel->progs.encrypt_sleepable : skel->progs.encrypt_plain;
+			return s ? bpf->progs.encrypt_sleepable : bpf->progs.encrypt_plain;
 		return NULL;
 	case SHAPE_HANDLE:
 		if (!at_return)
-			return s ? skel->progs.handle_sleepable : skel->progs.handle_plain;
+			return s ? bpf->progs.handle_sleepable : bpf->progs.handle_plain;
 		return NULL;
 	case SHAPE_DECRYPT:
 		if (!at_return)
-			return skel->progs.decrypt_entry;
-		return s ? skel->progs.decrypt_return_sleepable : skel->progs.decrypt_return_plain;
+			return bpf->progs.decrypt_entry;
+		return s ? bpf->progs.decrypt_return_sleepable : bpf->progs.decrypt_return_plain;
+	case SHAPE_SLICES:
+	case SHAPE_IO:
+		if (!at_return)
+			return shape == SHAPE_SLICES ? bpf->progs.slices_entry
+						     : bpf->progs.io_entry;
+		return s ? bpf->progs.method_return_sleepable : bpf->progs.method_return_plain;
 	default:
 		return NULL;
 	}
@@ -2717,29 +2721,31 @@ static struct tlssnoop_bpf *open_programs(void)
 	return bpf;
 }
 
-static int load_lower(void)
+static int load_rare(void)
 {
 	struct bpf_program *prog;
 	struct bpf_map *map;
 	int err = 0, shape;
 
-	lower = open_programs();
-	if (!lower)
+	rare = open_programs();
+	if (!rare)
 		return -ENOMEM;
-	bpf_object__for_each_program(prog, lower->obj)
+	bpf_object__for_each_program(prog, rare->obj)
 		bpf_program__set_autoload(prog, false);
-	for (map = bpf_object__next_map(lower->obj, NULL); map && !err;
-	     map = bpf_object__next_map(lower->obj, map))
+	for (map = bpf_object__next_map(rare->obj, NULL); map && !err;
+	     map = bpf_object__next_map(rare->obj, map))
 		err = bpf_map__reuse_fd(
 			map, bpf_object__find_map_fd_by_name(skel->obj, bpf_map__name(map)));
-	for (shape = SHAPE_SLICES; shape <= SHAPE_IO; shape++) {
-		load_uprobe(program_of(shape, false));
-		load_uprobe(program_of(shape, true));
+	for (shape = 0; shape < SHAPE_COUNT; shape++) {
+		if (is_rare(shape)) {
+			load_uprobe(program_of(shape, false));
+			load_uprobe(program_of(shape, true));
+		}
 	}
-	err = err ?: tlssnoop_bpf__load(lower);
+	err = err ?: tlssnoop_bpf__load(rare);
 	if (err) {
-		tlssnoop_bpf__destroy(lower);
-		lower = NULL;
+		tlssnoop_bpf__destroy(rare);
+		rare = NULL;
 	}
 	return err;
 }
@@ -2913,8 +2919,8 @@ static int attach_program(const struct file *f, enum shape shape, bool at_return
 	for (i = 0; i < f->nsites; i++)
 		if (f->sites[i].hook->shape == shape)
 			sites[n++] = &f->sites[i];
-	if (n && !lower && (shape == SHAPE_SLICES || shape == SHAPE_IO)) {
-		fd = load_lower();
+	if (n && !rare && is_rare(shape)) {
+		fd = load_rare();
 		if (fd < 0)
 			return fd;
 	}
@@ -3851,7 +3857,7 @@ int main(int argc, char **argv)
 	detach_all();
 	correlate_free(correlator);
 	ring_buffer__free(ring);
-	tlssnoop_bpf__destroy(lower);
+	tlssnoop_bpf__destroy(rare);
 	tlssnoop_bpf__destroy(skel);
 	return err && !status ? EXIT_FAILURE : status;
 }

@@ -46,12 +46,12 @@ enum library { LIB_OPENSSL, LIB_RUSTLS, LIB_GNUTLS, LIB_NSS, LIB_COUNT };
  */
 enum shape {
 	SHAPE_CALL,
-	SHAPE_NSPR,
-	SHAPE_SLICES,
-	SHAPE_IO,
 	SHAPE_ENCRYPT,
 	SHAPE_HANDLE,
+	SHAPE_NSPR, /* the first one that few processes need */
 	SHAPE_DECRYPT,
+	SHAPE_SLICES,
+	SHAPE_IO,
 	SHAPE_COUNT,
 };
 
