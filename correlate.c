@@ -41,14 +41,15 @@
 /* Bounds of memory.  What was not used for longest is forgotten. */
 #define OBJECTS_MAX	  65536
 #define SOCKETS_MAX	  65536
-#define THREADS_MAX	  65536
+#define THREADS_MAX	  16384
 #define WAITING_BYTES_MAX (8 << 20)
 #define KEPT_BYTES_MAX	  (8 << 20)
 #define OUT_MAX		  1024 /* chunks that came out, and whose records may still be sent */
 
-#define PLACES	     512 /* where records ended that were received, per process */
-#define CLOSED	     64	 /* sockets that are remembered, per process */
-#define RECORDS_KEPT 32	 /* of what a socket received */
+#define PLACES	     512		   /* where records ended that were received, per process */
+#define PLACES_KEPT  (2 + 2 * RECORDS_MAX) /* of one receive, per thread */
+#define CLOSED	     64			   /* sockets that are remembered, per process */
+#define RECORDS_KEPT 32			   /* of what a socket received */
 
 #define ALERT_SIZE	    2
 #define CTYPE_CHANGE_CIPHER 20
@@ -76,6 +77,13 @@ enum cipher {
 	CIPHER_CHACHA = 16, /* tag */
 	CIPHER_TLS13 = 17,  /* content type and tag */
 	CIPHER_GCM = 24,    /* explicit nonce and tag */
+};
+
+/* a record ended at this address when it was received, or within so many bytes from it on */
+struct place {
+	__u64 addr;
+	__u64 bytes;
+	__u64 sock;
 };
 
 /* the first member of all that lives in a tree is the number that it is found by */
@@ -138,19 +146,14 @@ struct thread {
 	bool adjacent;		/* it has done nothing else since it encrypted */
 	bool seen;		/* a chunk of it */
 	bool early; /* its last receive was before that: what it reads first may be older */
+	struct place places[PLACES_KEPT]; /* a ring */
+	size_t nplaces;
 };
 
 /* a socket whose last known descriptor was closed: it may have another */
 struct closed {
 	__u64 sock;
 	__u64 conn;
-};
-
-/* a record ended at this address when it was received, or within so many bytes from it on */
-struct place {
-	__u64 addr;
-	__u64 bytes;
-	__u64 sock;
 };
 
 /* a chunk of which not all parts have come: they come from its thread, in order */
@@ -1039,11 +1042,14 @@ static void written(struct process *p, struct socket *s, struct thread *t, const
 	}
 }
 
-static void push_place(struct socket *s, __u64 addr, __u64 bytes)
+static void push_place(struct socket *s, struct thread *t, __u64 addr, __u64 bytes)
 {
 	struct process *p = s->process;
+	struct place place = {addr, bytes, s->inode};
 
-	p->places[p->nplaces++ % PLACES] = (struct place){addr, bytes, s->inode};
+	p->places[p->nplaces++ % PLACES] = place;
+	if (t)
+		t->places[t->nplaces++ % PLACES_KEPT] = place;
 }
 
 /*
@@ -1066,7 +1072,7 @@ static void received(struct socket *s, struct thread *t, const struct io *io)
 			drop_record(s, before);
 	}
 	if (at && at <= io->bytes)
-		push_place(s, io->addr + at, 0);
+		push_place(s, t, io->addr + at, 0);
 	for (i = 0; i < io->nrecords && i < RECORDS_MAX; i++) {
 		/* it ends the handshake, unless the server has said nothing yet: early data */
 		first = s->changed[DIR_READ] && s->fd[DIR_WRITE] >= 0;
@@ -1075,14 +1081,14 @@ static void received(struct socket *s, struct thread *t, const struct io *io)
 		at += HEADER_SIZE + r.length;
 		r.partial = at > io->bytes;
 		if (!r.partial) {
-			push_place(s, io->addr + at, 0);
-			push_place(s, front + HEADER_SIZE + r.length, 0);
+			push_place(s, t, io->addr + at, 0);
+			push_place(s, t, front + HEADER_SIZE + r.length, 0);
 		}
 		if (!first)
 			push_record(s, r);
 	}
 	if (at < io->bytes) /* the chain broke, or there was more than is told */
-		push_place(s, io->addr + at, io->bytes - at);
+		push_place(s, t, io->addr + at, io->bytes - at);
 	s->unknown += io->rest;
 	if (t) {
 		t->received_on = s->inode;
@@ -1180,27 +1186,41 @@ static void feed_io(struct process *p, const struct io *io)
 		t->adjacent = false;
 }
 
+/* The newest of the last so many places, in a ring of that size, at which the chunk's record may
+ * have ended, or NULL */
+static const struct place *find_place(const struct place *places, size_t n, size_t size,
+				      const struct chunk *chunk)
+{
+	static const unsigned int more[] = {CIPHER_CHACHA, CIPHER_TLS13, CIPHER_GCM};
+	__u64 end = chunk->addr + chunk->len;
+	size_t i, k;
+
+	for (i = 1; i <= MIN(n, size); i++) {
+		const struct place *place = &places[(n - i) % size];
+
+		for (k = 0; k < sizeof(more) / sizeof(*more); k++)
+			if (end + more[k] - place->addr <= place->bytes)
+				return place;
+	}
+	return NULL;
+}
+
 /*
  * The socket that a record decrypted in place came from.  It is the record's end that
  * counts: that arrived last, just before it was decrypted, and is where it was received,
  * while the beginning may have been moved when its buffer grew, to where another
  * connection's used to be.  rustls 0.23 leaves the plaintext at the front, also where an
- * explicit nonce was before it.
+ * explicit nonce was before it.  If none of the process's last places is it, the thread may
+ * have had to wait since it received, while others received a lot.
  */
-static struct socket *received_in_place(struct process *p, const struct chunk *chunk)
+static struct socket *received_in_place(struct process *p, struct thread *t,
+					const struct chunk *chunk)
 {
-	static const unsigned int more[] = {CIPHER_CHACHA, CIPHER_TLS13, CIPHER_GCM};
-	__u64 end = chunk->addr + chunk->len;
-	size_t i, k, n = MIN(p->nplaces, PLACES);
+	const struct place *place = find_place(p->places, p->nplaces, PLACES, chunk);
 
-	for (i = 1; i <= n; i++) {
-		struct place *place = &p->places[(p->nplaces - i) % PLACES];
-
-		for (k = 0; k < sizeof(more) / sizeof(*more); k++)
-			if (end + more[k] - place->addr <= place->bytes)
-				return find(&p->sockets, place->sock);
-	}
-	return NULL;
+	if (!place && t)
+		place = find_place(t->places, t->nplaces, PLACES_KEPT, chunk);
+	return place ? find(&p->sockets, place->sock) : NULL;
 }
 
 /* Did s receive, in a row, whole records of together so much plaintext? */
@@ -1302,7 +1322,7 @@ static bool decide_read(struct process *p, struct object *o, struct thread *t,
 	if (o->weak && !came_on(o->socket, chunk, o->inner, false))
 		unbind(o);
 	if (!in_pieces(chunk) && (!o->socket || (o->weak && !o->inner)))
-		s = received_in_place(p, chunk);
+		s = received_in_place(p, t, chunk);
 	/*
 	 * The place is sure if such a record came in; if it speaks against the order it
 	 * may be chance, as rustls up to 0.22 copies: then it is better not to say.

@@ -545,6 +545,8 @@ static void check_in_the_middle(void)
 
 static void check_reads(void)
 {
+	int fd;
+
 	begin();
 	received(1, 3, 103, 0x1000, 5 + 10 + TLS13);
 	decrypt(1, 0xa, 10, 0x1005);
@@ -567,6 +569,13 @@ static void check_reads(void)
 	received(1, 4, 104, 0x9000, 5 + 10 + TLS13);
 	decrypt(1, 0xb, 10, 0x2000 - TLS13 - 10);
 	end("1:3 2:-", "plaintext where another connection's record ended: chance or not?");
+
+	begin();
+	received(1, 3, 103, 0x1000, 5 + 10 + TLS13);
+	for (fd = 4; fd < 1000; fd++)
+		received(2, fd, 100 + fd, 0x9000 + 0x100 * fd, 5 + 10 + TLS13);
+	decrypt(1, 0xa, 10, 0x1005);
+	end("1:3", "a thread that had to wait while others received a thousand times the like");
 
 	begin();
 	hello(1, 3, 103);
