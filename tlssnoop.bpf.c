@@ -1171,8 +1171,8 @@ int method_return_sleepable(struct regs *regs)
  *   0.23          {slices (4 words), content type (u8), version (u16 at +2)}, same
  *   0.24          {slices (4 words), 0 (u8), version 0x0303 (u16 at +2), type 0x17 (u8)}
  * and with old compilers (rustc 1.63) {..., version (u16), content type (u8 at +4)},
- * where version is what the record says: TLS 1.2 for every encrypted one.  Bytes between
- * these are what they were before.
+ * where version is what the record says: TLS 1.2 for every encrypted one, but for a handshake
+ * message of TLS 1.3 that version (place 5).  Bytes between these are what they were before.
  *
  * The slices (OutboundChunks, called OutboundPlain in 0.24): if word 0 is 0, one
  * {pointer, length} follows; else words 0 and 1 are an array of such, of whose bytes
@@ -1183,7 +1183,7 @@ int method_return_sleepable(struct regs *regs)
  * version's message may look like a new version's type, but not also have 1 to 16384 bytes
  * from word 2 to word 3.
  */
-enum { NO_MESSAGE, APPDATA, OTHER_MESSAGE };
+enum { NO_MESSAGE, APPDATA, OTHER_MESSAGE, TLS13_HANDSHAKE };
 
 /* What a word that may hold type and version says.  A type of 0, ChangeCipherSpec, is never
  * encrypted: such a word is a length. */
@@ -1195,6 +1195,9 @@ static __always_inline int kind_of(__u64 word)
 		return (word >> 32 & 3) == 3 ? APPDATA : OTHER_MESSAGE;
 	if ((word & 0xfcffff00ff) == 0x1403030000)
 		return (word >> 32 & 0xff) == 0x17 ? APPDATA : OTHER_MESSAGE;
+	if ((word & 0xffff00ff) == 0x00050002 || (word & 0xff0000ffff) == 0x0200000005 ||
+	    (word & 0xffffff00ff) == 0x1603040000)
+		return TLS13_HANDSHAKE;
 	return NO_MESSAGE;
 }
 
@@ -1283,9 +1286,21 @@ static __noinline bool is_wrapped(struct thread *t, __u64 seq, __u64 function)
 	return false;
 }
 
+/* Of a handshake message, its first byte (RFC 8446, section 4) */
+#define NEW_SESSION_TICKET 4
+
+static __always_inline bool is_ticket(bool sleepable, struct slices *s)
+{
+	s->part = 0;
+	return !s->array && !copy_in(sleepable, &s->part, 1, s->slice[0]) &&
+	       s->part == NEW_SESSION_TICKET;
+}
+
 /*
  * A message that is no application data is reported without its bytes: its record is on
- * the socket like the others, and must not be taken for one of theirs.
+ * the socket like the others, and must not be taken for one of theirs.  Handshake messages of
+ * TLS 1.3 have an encrypter of their own, whose address is soon another's; but a server's
+ * tickets have that of the data, and tell its socket before there are any.
  */
 static __always_inline int encrypt(bool sleepable, struct regs *regs)
 {
@@ -1306,6 +1321,10 @@ static __always_inline int encrypt(bool sleepable, struct regs *regs)
 	if (kind == NO_MESSAGE || is_wrapped(t, rust_arg3(regs), address(regs)))
 		return 0;
 	switch (kind) {
+	case TLS13_HANDSHAKE:
+		if (!is_ticket(sleepable, s))
+			return 0;
+		/* fall through */
 	case OTHER_MESSAGE:
 		return show_record(sleepable, s->key, 0, s->len, row | ROW_HIDDEN);
 	case APPDATA:

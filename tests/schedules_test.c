@@ -885,9 +885,9 @@ static void turn_open(struct process *p, struct thread *t)
 	push(&c->out, 0, 122, 22);
 	push(&c->out, 0, 1, 20);
 	if (c->overhead == 17) {
-		/* under the handshake's keys, so by an object of their own */
-		push_hidden(t, 700 + below(100), 23, c->object[DIR_WRITE] + 8);
-		push_hidden(t, mac + 17, 23, c->object[DIR_WRITE] + 8);
+		/* under the handshake's keys, which nobody tells of */
+		push(&c->out, 0, 700 + below(100), 23);
+		push(&c->out, 0, mac + 17, 23);
 		push(&finished, 0, 1, 20);
 		push(&finished, 0, mac + 17, 23);
 	} else {
@@ -898,6 +898,11 @@ static void turn_open(struct process *p, struct thread *t)
 	}
 	add_send(t, bytes_in(&c->out));
 	add_receive(t, c->buffer, bytes_in(&finished), &finished);
+	if (c->overhead == 17 && chance(50)) {
+		/* a server's tickets are under those of the data */
+		push_hidden(t, 100 + below(200), 23, c->object[DIR_WRITE]);
+		add_send(t, bytes_in(&c->out));
+	}
 }
 
 static void turn_close(const struct process *p, struct thread *t)
