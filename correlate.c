@@ -1105,7 +1105,7 @@ static bool in_pieces(const struct chunk *c)
 
 /*
  * Did s receive records that hold this plaintext?  For what a program reads through rustls's
- * public functions, as much as it likes at a time.  If take, it is read with that.
+ * public functions, as much as it likes at a time.  If take, they are read with that.
  */
 static bool came_in_stream(struct socket *s, const struct chunk *c, bool inner, bool take)
 {
@@ -1130,34 +1130,39 @@ static bool came_in_stream(struct socket *s, const struct chunk *c, bool inner, 
 	return true;
 }
 
-/*
- * Did s receive a record that holds this plaintext?  If take, it is read with that; those
- * before it held no application data.  rustls gives one record at a time, OpenSSL one
- * in any number of pieces.  inner: of the inner session of TLS inside TLS.
- */
-static bool came_on(struct socket *s, const struct chunk *c, bool inner, bool take)
+/* The same for one record; OpenSSL gives it in any number of pieces */
+static bool came_in_record(struct socket *s, const struct chunk *c, bool inner, bool take)
 {
-	bool pieces = c->lib != LIB_RUSTLS;
+	bool whole = c->lib == LIB_RUSTLS;
 	size_t i;
 
-	if (c->pieces && came_in_stream(s, c, inner, take))
-		return true;
-	if (pieces && s->half[inner] >= c->len) {
+	if (!whole && s->half[inner] >= c->len) {
 		s->half[inner] -= take ? c->len : 0;
 		return true;
 	}
-	for (i = 0; i < s->nrecords && !c->pieces; i++) {
+	for (i = 0; i < s->nrecords; i++) {
 		struct record r = s->records[i];
 
 		if (r.partial || r.inner != inner ||
-		    (pieces ? r.length < c->len + TAG_SIZE : !fits(c, r)))
+		    (whole ? !fits(c, r) : r.length < c->len + TAG_SIZE))
 			continue;
 		if (take) {
-			s->half[inner] = pieces ? r.length - TAG_SIZE - c->len : 0;
+			s->half[inner] = whole ? 0 : r.length - TAG_SIZE - c->len;
 			pop_record(s, i);
 		}
 		return true;
 	}
+	return false;
+}
+
+/*
+ * Did s receive this plaintext?  If take, it is read with that; records before it held no
+ * application data.  inner: of the inner session of TLS inside TLS.
+ */
+static bool came_on(struct socket *s, const struct chunk *c, bool inner, bool take)
+{
+	if (c->pieces ? came_in_stream(s, c, inner, take) : came_in_record(s, c, inner, take))
+		return true;
 	if (s->unknown < c->len + RECORD_MORE)
 		return false;
 	s->unknown -= take ? c->len + RECORD_MORE : 0;
