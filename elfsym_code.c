@@ -35,7 +35,7 @@ static const uint8_t *past(const uint8_t *p, const uint8_t *end, const struct by
 /* What an unoptimised function adds: in how many steps, with how many jumps on overflow */
 struct sum {
 	unsigned int adds[2], n, jumps;
-	bool called; /* and what a function that it calls returns: a tag's length, 16 */
+	int64_t callee; /* and what this one returns: maybe a tag's length, 16; 0: none */
 };
 
 static void add_step(struct sum *s, unsigned int step)
@@ -45,7 +45,7 @@ static void add_step(struct sum *s, unsigned int step)
 	s->n++;
 }
 
-static unsigned int sum_of(const struct sum *s)
+static struct added sum_of(const struct sum *s)
 {
 	static const struct {
 		unsigned int n, adds[2], sum;
@@ -53,12 +53,13 @@ static unsigned int sum_of(const struct sum *s)
 		    {2, {8, 16}, 24}, {2, {8, 24}, 24}, {1, {16}, 16}};
 	size_t i;
 
-	if (s->n == 1 && (s->adds[0] == 1 || s->adds[0] == 8))
-		return s->called && s->jumps >= 2 ? s->adds[0] + 16 : 0;
 	for (i = 0; i < ARRAY_SIZE(sums) && s->jumps; i++)
 		if (s->n == sums[i].n && !memcmp(s->adds, sums[i].adds, sizeof(s->adds)))
-			return sums[i].sum;
-	return 0;
+			return (struct added){.n = sums[i].sum};
+	if (s->callee && s->jumps > s->n &&
+	    (!s->n || (s->n == 1 && (s->adds[0] == 1 || s->adds[0] == 8))))
+		return (struct added){.n = s->adds[0] + 16, .callee = s->callee};
+	return (struct added){0};
 }
 
 /* x86-64 */
@@ -121,28 +122,42 @@ static size_t x86_jump(const uint8_t *p, const uint8_t *end)
 	return end - p >= 2 && p[0] == 0x0f && p[1] == 0x92 ? 2 : 0;
 }
 
-static unsigned int x86_adds(const uint8_t *code, size_t size, bool *certain)
+/*
+ * Which function's result add r64, r64 at p adds, if it is just behind a call, which may go
+ * through the GOT: there that word stands for the function.  What follows a call has REX.W.
+ */
+static int64_t x86_callee(const uint8_t *code, const uint8_t *p, const uint8_t *end)
+{
+	const uint8_t *call;
+
+	if (p - code < 9 || end - p < 3 || p[0] != 0x48 || p[1] != 0x01 || p[2] < 0xc0)
+		return 0;
+	for (call = p - 8; call > code && p - call <= 25; call--)
+		if ((call[0] == 0xe8 || (call[-1] == 0xff && call[0] == 0x15)) && call[5] == 0x48)
+			return call + 5 - code + (int32_t)get32(call + 1);
+	return 0;
+}
+
+static struct added x86_adds(const uint8_t *code, size_t size)
 {
 	static const struct bytes frame = BYTES("\x55\x48\x89\xe5"), unframe = BYTES("\x5d"),
 				  adds[] = {BYTES("\x48\x8d\x46"), /* lea rax, [rsi + n] */
 					    BYTES("\x48\x89\xf0\x48\x83\xc0")}; /* mov, add */
 	const uint8_t *end = code + size, *p = past(past(code, end, &x86_endbr), end, &frame), *n;
 	struct sum sum = {0};
-	size_t i, step, back;
+	int64_t callee;
+	size_t i, step;
 
 	for (i = 0; i < ARRAY_SIZE(adds); i++) {
 		n = past(p, end, &adds[i]);
-		*certain = n > p && end - n > 2 && *past(n + 1, end, &unframe) == 0xc3;
-		if (*certain)
-			return *n;
+		if (n > p && end - n > 2 && *past(n + 1, end, &unframe) == 0xc3)
+			return (struct added){.n = *n, .certain = true};
 	}
 	end = memchr(code, 0xc3, size);
 	for (p = code; end && p < end; p += step) {
-		/* add r64, r64 soon after a call */
-		back = p - code < 25 ? p - code : 25;
-		if (back > 8 && end - p >= 3 && p[0] == 0x48 && p[1] == 0x01 && p[2] >= 0xc0 &&
-		    memchr(p - back, 0xe8, back - 8))
-			sum.called = true;
+		callee = x86_callee(code, p, end);
+		if (callee)
+			sum.callee = callee;
 		step = x86_add(p, end, &sum);
 		if (!step) {
 			step = x86_jump(p, end);
@@ -150,7 +165,7 @@ static unsigned int x86_adds(const uint8_t *code, size_t size, bool *certain)
 		}
 		step += !step;
 	}
-	return end ? sum_of(&sum) : 0;
+	return end ? sum_of(&sum) : (struct added){0};
 }
 
 /* Calls and jumps lead elsewhere in each copy, so all but their opcode is left out */
@@ -212,6 +227,12 @@ static bool arm_is_branch(uint32_t w)
 	return w >> 26 == 0x05 || arm_is_bl(w);
 }
 
+/* Where b and bl lead, in bytes from them */
+static int64_t arm_offset(uint32_t w)
+{
+	return sign_extend(w & 0x3ffffff, 26) * 4;
+}
+
 /* Not code of the function itself: hints for the processor, the set-up of a frame */
 static bool arm_is_decor(uint32_t w)
 {
@@ -242,7 +263,7 @@ static size_t arm_mentions(struct scan *s)
 			continue;
 		}
 		if (arm_is_branch(w)) {
-			m.what = m.to + sign_extend(w & 0x3ffffff, 26) * 4;
+			m.what = m.to + arm_offset(w);
 		} else if ((w & 0x9f000000) == 0x10000000) {
 			m.what = m.to + adr;
 		} else if ((w & 0xffc00000) == 0x91000000 || (w & 0xffc00000) == 0xf9400000) {
@@ -258,10 +279,11 @@ static size_t arm_mentions(struct scan *s)
 	return i;
 }
 
-static unsigned int arm_adds(const uint8_t *code, size_t size, bool *certain)
+static struct added arm_adds(const uint8_t *code, size_t size)
 {
 	uint32_t essence[2] = {0}, w, last = 0;
 	struct sum sum = {0};
+	int64_t callee = 0;
 	size_t i, n = 0;
 
 	for (i = 0; i + 4 <= size; i += 4) {
@@ -280,13 +302,18 @@ static unsigned int arm_adds(const uint8_t *code, size_t size, bool *certain)
 		/* b.cs, b.cc, b.eq, b.hi */
 		sum.jumps += (w & 0xff00000e) == 0x54000002 || (w & 0xff00000f) == 0x54000000 ||
 			     (w & 0xff00000f) == 0x54000008;
-		sum.called |= arm_is_bl(w);
+		if (arm_is_bl(w))
+			callee = (int64_t)i + arm_offset(w);
+		/* add, adds x, x, x */
+		if ((w & 0xdfe00000) == 0x8b000000)
+			sum.callee = callee;
 		last = w;
 	}
 	if (i + 4 > size)
-		return 0;
-	*certain = n == 2 && (essence[0] & 0xffc003ff) == 0x91000020; /* add x0, x1, #n */
-	return *certain ? essence[0] >> 10 & 0xfff : sum_of(&sum);
+		return (struct added){0};
+	if (n == 2 && (essence[0] & 0xffc003ff) == 0x91000020) /* add x0, x1, #n */
+		return (struct added){.n = essence[0] >> 10 & 0xfff, .certain = true};
+	return sum_of(&sum);
 }
 
 static size_t arm_essence(uint8_t *code, size_t size)

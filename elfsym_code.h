@@ -39,6 +39,13 @@ struct bytes {
 	const char *bytes;
 };
 
+/* What a function returns: its second argument and a number */
+struct added {
+	unsigned int n; /* 0: it is not known to do that */
+	bool certain;	/* in the only way that optimising compilers have */
+	int64_t callee; /* if not 0: 16 of n come from there, in bytes from this function */
+};
+
 /* The instructions of a machine, as far as we must know them */
 struct machine {
 	uint16_t elf;
@@ -48,9 +55,7 @@ struct machine {
 	/* Shows all mentions in a piece; returns how many of its bytes are done with */
 	size_t (*mentions)(struct scan *s);
 
-	/* n if a function returns its second argument + n, else 0.  *certain: it does so in
-	 * the only way that optimising compilers have */
-	unsigned int (*adds)(const uint8_t *code, size_t size, bool *certain);
+	struct added (*adds)(const uint8_t *code, size_t size);
 
 	/* Reduces a function to its code up to the first return, call or jump, without what
 	 * differs from copy to copy; returns how many bytes that is */

@@ -194,6 +194,7 @@ struct cipher {
 	const char *name;
 	bool certain; /* not only unoptimised code like it */
 	bool common, believed;
+	uint64_t tag; /* the function that says how long a tag is, if one is called */
 	struct vtable encrypter;
 	uint64_t decrypt[DECRYPTERS + 1];
 	size_t ndecrypt;
@@ -229,38 +230,71 @@ static bool is_tls13(const struct cipher *c)
 static bool is_payload_len(struct image *im, uint64_t function, struct cipher *c)
 {
 	uint8_t code[128];
-	unsigned int n;
+	struct added a;
 	size_t i;
 
-	n = im->machine->adds(code, read_code(im, function, code, sizeof(code)), &c->certain);
+	a = im->machine->adds(code, read_code(im, function, code, sizeof(code)));
 	for (i = 0; i < ARRAY_SIZE(overheads); i++) {
-		if (n != overheads[i].adds)
+		if (a.n != overheads[i].adds)
 			continue;
 		c->name = overheads[i].name;
 		c->common = overheads[i].common;
+		c->certain = a.certain;
+		c->tag = a.callee ? function + a.callee : 0;
 		return true;
 	}
 	return false;
 }
 
-/* All that looks like an encrypter; true if that of TLS 1.3, which every rustls has, does */
-static bool find_encrypters(struct search *s, bool certain)
+/*
+ * True if all that a function adds is what another one returns.  Much that is not optimised does;
+ * such a cipher is one only if this is the tag's length that a cipher of TLS 1.3 adds as well.
+ */
+static bool only_tag(const struct cipher *c)
 {
-	struct cipher c = {0};
-	bool tls13 = false;
+	return c->tag && c->common;
+}
+
+static bool tls13_has_tag(const struct search *s, uint64_t tag)
+{
+	const struct cipher *c;
+
+	for (c = s->ciphers; c < s->ciphers + s->nciphers; c++)
+		if (c->believed && is_tls13(c) && c->tag == tag)
+			return true;
+	return false;
+}
+
+/* Adds what looks like an encrypter, with more than a tag or not; false: that is too much */
+static bool add_encrypters(struct search *s, bool certain, bool tags)
+{
+	struct cipher c = {.believed = true};
 	size_t i = 0;
 
-	s->nciphers = 0;
 	while (next_table(s->f, &encrypter_shape, &i, &c.encrypter)) {
-		if (!is_payload_len(s->im, c.encrypter.method[1], &c) || c.certain < certain)
+		if (!is_payload_len(s->im, c.encrypter.method[1], &c) || c.certain < certain ||
+		    only_tag(&c) != tags || (tags && !tls13_has_tag(s, c.tag)))
 			continue;
 		if (s->nciphers == CIPHERS ||
 		    !MAKE_ROOM(s->im, s->ciphers, s->nciphers, s->ciphers_room))
 			return false;
 		s->ciphers[s->nciphers++] = c;
-		tls13 |= is_tls13(&c);
 	}
-	return tls13;
+	return true;
+}
+
+/* All that looks like an encrypter; true if that of TLS 1.3, which every rustls has, does */
+static bool find_encrypters(struct search *s, bool certain)
+{
+	size_t i;
+
+	s->nciphers = 0;
+	if (!add_encrypters(s, certain, false) || (!certain && !add_encrypters(s, false, true)))
+		return false;
+	for (i = 0; i < s->nciphers; i++)
+		if (is_tls13(&s->ciphers[i]))
+			return true;
+	return false;
 }
 
 static int by_address(const void *a, const void *b)
@@ -523,6 +557,7 @@ static bool find_rustls(struct finder *f)
 		tls13 |= c->believed && is_tls13(c);
 	}
 	for (c = s.ciphers; c < s.ciphers + s.nciphers && tls13; c++) {
+		c->believed &= !only_tag(c) || tls13_has_tag(&s, c->tag);
 		if (!c->believed)
 			continue;
 		add_hit(f, ELFSYM_ENCRYPT, c->name, c->encrypter.method[0]);

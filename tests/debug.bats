@@ -255,17 +255,6 @@ trace_it() {
 	[[ $(grep -c '/usr/lib/debug/.build-id: its file system does not answer$' "$SNOOP_ERR") == 1 ]]
 }
 
-# hide ADDRESS...: no table of the program leads to these functions any more
-hide() {
-	"$PYTHON" - "$PROGRAM" "$@" <<-'END'
-		import sys
-		path, *addresses = sys.argv[1:]
-		data = open(path, "rb").read()
-		for address in addresses: data = data.replace(int(address, 16).to_bytes(8, "little"), bytes(8))
-		open(path, "wb").write(data)
-	END
-}
-
 # strip_symbols PATTERN: the program without the symbols whose names match
 strip_symbols() {
 	nm "$PROGRAM" | awk -v pattern="$1" '$3 ~ pattern { print $3 }' >"$DIR/stripped"

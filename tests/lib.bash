@@ -312,6 +312,17 @@ rustls_symbols() {
 		-e 's/^(\w+) [tT] .*ExpectEarlyData.*[E$]6handle.*/early \1/p' | sort -u
 }
 
+# hide ADDRESS...: no table of $PROGRAM leads to these functions any more
+hide() {
+	"$PYTHON" - "$PROGRAM" "$@" <<-'END'
+		import sys
+		path, *addresses = sys.argv[1:]
+		data = open(path, "rb").read()
+		for address in addresses: data = data.replace(int(address, 16).to_bytes(8, "little"), bytes(8))
+		open(path, "wb").write(data)
+	END
+}
+
 # stacks: "PROGRAM BYTES FUNCTIONS" for each program: the most that one of its functions takes as
 # the kernel counts it, in steps of 16, and what each takes
 stacks() {

@@ -166,7 +166,7 @@ FAT=(release LTO=fat CODEGEN_UNITS=1)
 }
 
 @test "0.23, debug" {
-	FEATURES='' build rustls-0.23 legacy debug dev
+	build rustls-0.23 legacy debug dev
 }
 
 @test "0.24, debug" {
@@ -181,14 +181,19 @@ FAT=(release LTO=fat CODEGEN_UNITS=1)
 	build rustls-0.24 legacy 'fat LTO, 1 codegen unit' "${FAT[@]}"
 }
 
-@test "0.23, debug, stripped: what aws-lc-rs does not show of itself is said" {
-	local copy=$BATS_TEST_TMPDIR/target
-	strip -o "$copy" "$(program rustls-0.23 legacy dev)"
+@test "0.23, debug, stripped: that a cipher is not found is said" {
+	local copy=$BATS_TEST_TMPDIR/target program decrypts
+	program=$(program rustls-0.23 legacy dev)
+	mapfile -t decrypts < <(nm "$program" |
+		awk '$3 ~ /aws_lc_rs..tls12..ChaCha20Poly1305MessageDecrypter.*7decrypt17h/ { print $1 }')
+	((${#decrypts[@]} == 1))
+	strip -o "$copy" "$program"
+	PROGRAM=$copy hide "${decrypts[@]}"
 	"$TLSSNOOP" -q -L -l "$copy" >"$BATS_TEST_TMPDIR/list"
 	grep '^#.* write .*: no function found that encrypts tls12-chacha: ' "$BATS_TEST_TMPDIR/list"
-	observe -j "$copy" "$BATS_FILE_TMPDIR/cert" "$BATS_FILE_TMPDIR/key"
+	start_tlssnoop -l "$copy"
+	stop_tlssnoop
 	grep 'not all is seen: .*: rustls: no function found that encrypts tls12-chacha$' "$SNOOP_ERR"
-	grep -q '"dir":"write"' "$TRACE"
 }
 
 # in_between PROGRAM COPY: as if it came from a compiler whose enums are laid out in a way of which
