@@ -101,7 +101,7 @@ enum elfsym_role {
 	ELFSYM_NO_DECRYPT,  /* no function: that of the cipher with this encrypt is not found */
 	ELFSYM_NO_ENCRYPT,  /* no function: neither is found of this cipher, but of its sibling */
 	ELFSYM_HANDLE,	    /* rustls's ExpectTraffic::handle */
-	ELFSYM_EARLY,	    /* rustls's ExpectEarlyData::handle, not of 0.24 */
+	ELFSYM_EARLY,	    /* rustls's ExpectEarlyData::handle */
 	ELFSYM_SSL_READ,    /* OpenSSL's, with the arguments and the result of SSL_read_ex */
 	ELFSYM_SSL_WRITE,   /* likewise SSL_write_ex */
 	ELFSYM_BIO_READ,    /* the same of OpenSSL's BIO_f_ssl, which SSL_read does not call */

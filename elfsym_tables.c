@@ -672,15 +672,17 @@ static const struct layout {
 	unsigned int defaults;	/* what most leave alone */
 	unsigned int overrides; /* what ExpectTraffic does not */
 	unsigned int yes;	/* of these, the one that only says that it is ExpectTraffic */
+	bool wire;		/* it has message types as they are on the wire */
 	struct shape shape;
 } layouts[] = {
 	/* 1 export_keying_material, 2 extract_secrets, 3 send_key_update_request */
-	{"0.23.11+", true, 4, BIT(1) | BIT(2) | BIT(3), BIT(1) | BIT(2), 0, {5, 8, 0x1000, 8}},
+	{"0.23.11+", true, 4, BIT(1) | BIT(2) | BIT(3), BIT(1) | BIT(2), 0, false,
+	 {5, 8, 0x1000, 8}},
 	/* the same without 3; also 0.21 with the feature secret_extraction */
-	{"0.22-0.23.10", false, 3, BIT(1) | BIT(2), BIT(1) | BIT(2), 0, {4, 8, 0x1000, 8}},
+	{"0.22-0.23.10", false, 3, BIT(1) | BIT(2), BIT(1) | BIT(2), 0, false, {4, 8, 0x1000, 8}},
 	/* 1 is_traffic, 3 into_external_state */
-	{"0.24", true, 2, BIT(1) | BIT(3), BIT(1) | BIT(3), 1, {4, 8, 0x1000, 8}},
-	{"0.20-0.21", false, 2, BIT(1), BIT(1), 0, {3, 8, 0x1000, 8}},
+	{"0.24", true, 2, BIT(1) | BIT(3), BIT(1) | BIT(3), 1, true, {4, 8, 0x1000, 8}},
+	{"0.20-0.21", false, 2, BIT(1), BIT(1), 0, false, {3, 8, 0x1000, 8}},
 };
 
 #define METHODS_COMPARED 4
@@ -774,32 +776,51 @@ static bool is_traffic(const struct layout *l, const struct state *s, const stru
 /*
  * ExpectEarlyData overrides no default, but says which messages it expects in place of another,
  * {ApplicationData, Handshake}: two ContentTypes of two bytes each, {variant, 0}, in its code
- * or mentioned by it.  The only states besides it that do are ExpectTraffic's.
+ * or mentioned by it.  The only states besides it that do are ExpectTraffic's.  In 0.24 these
+ * are bytes of RFC 8446; it passes the addresses of both lists to the function that makes the
+ * error, so that the one of handshake messages, {end_of_early_data}, is mentioned close by.
  */
-#define EXPECTS_DATA 0x00020003
+#define EXPECTS_DATA	 0x00020003
+#define WIRE_DATA	 0x1617 /* handshake, application_data */
+#define WIRE_END_OF_DATA 5
+#define WIRE_NEAR	 64 /* bytes between the instructions: there are four on arm64 */
 
 struct expected {
 	const struct image *im;
-	bool data;
+	uint64_t data, end; /* where they were mentioned last */
+	bool wire, early;
 };
 
 static void expects(const struct mention *m, void *ctx)
 {
 	struct expected *e = ctx;
+	uint64_t types = word(e->im, m->what);
 
-	e->data |= (uint32_t)word(e->im, m->what) == EXPECTS_DATA;
+	if (!e->wire) {
+		e->early |= (uint32_t)types == EXPECTS_DATA;
+		return;
+	}
+	if ((uint16_t)types == WIRE_DATA)
+		e->data = m->to;
+	else if ((uint8_t)types == WIRE_END_OF_DATA)
+		e->end = m->to;
+	else
+		return;
+	e->early |= e->data + WIRE_NEAR > e->end && e->end + WIRE_NEAR > e->data;
 }
 
-static bool expects_data(struct image *im, uint64_t handle)
+static bool expects_data(struct image *im, const struct layout *l, uint64_t handle)
 {
 	uint64_t end = function_end(im, handle);
-	struct expected e = {.im = im};
+	struct expected e = {.im = im, .wire = l->wire};
 	uint8_t code[0x2000];
 	size_t size = end - handle;
 
-	size = read_code(im, handle, code, size < sizeof(code) ? size : sizeof(code));
 	each_mention(im, handle, end, expects, &e);
-	return e.data || im->machine->has_number(code, size, EXPECTS_DATA);
+	if (e.early || l->wire)
+		return e.early;
+	size = read_code(im, handle, code, size < sizeof(code) ? size : sizeof(code));
+	return im->machine->has_number(code, size, EXPECTS_DATA);
 }
 
 static void find_early_data(struct finder *f, const struct layout *l, const struct state *group,
@@ -809,7 +830,7 @@ static void find_early_data(struct finder *f, const struct layout *l, const stru
 
 	find_functions(f->im);
 	for (i = 0; i < n; i++)
-		if (expects_data(f->im, group[i].handle))
+		if (expects_data(f->im, l, group[i].handle))
 			add_hit(f, ELFSYM_EARLY, l->name, group[i].handle);
 }
 

@@ -24,7 +24,7 @@ pub use target::{Result, Version};
 
 const USAGE: &str = "usage: matrix_target --truth FILE CERTIFICATE KEY";
 
-const VERSIONS: [Version; 2] = [Version::Tls12, Version::Tls13];
+pub const VERSIONS: [Version; 2] = [Version::Tls12, Version::Tls13];
 const SUITES: [&str; 2] = ["AES_128", "CHACHA20"];
 /// More than rustls buffers, if it has a limit.
 const LONGEST: usize = 200_001;
@@ -155,11 +155,16 @@ fn talk(role: Role, session: &Session, tcp: TcpStream, truth: Arc<Truth>) -> Res
     Ok(())
 }
 
-fn sessions(providers: &[&'static str], certificate: &[u8], key: &[u8]) -> Vec<Session> {
+fn sessions(
+    providers: &[&'static str],
+    versions: &[Version],
+    certificate: &[u8],
+    key: &[u8],
+) -> Vec<Session> {
     let mut sessions = Vec::new();
 
     for &provider in providers {
-        for version in VERSIONS {
+        for &version in versions {
             for suite in SUITES {
                 let (certificate, key) = (certificate.to_vec(), key.to_vec());
                 sessions.push(Session {
@@ -175,12 +180,17 @@ fn sessions(providers: &[&'static str], certificate: &[u8], key: &[u8]) -> Vec<S
     sessions
 }
 
-fn exchange(providers: &[&'static str], client: Open, server: Open) -> Result<()> {
+fn exchange(
+    providers: &[&'static str],
+    versions: &[Version],
+    client: Open,
+    server: Open,
+) -> Result<()> {
     let mut args = Args::default();
     let certificate = fs::read(args.own()?.ok_or(USAGE)?)?;
     let key = fs::read(args.own()?.ok_or(USAGE)?)?;
     let truth = Arc::new(args.truth("")?);
-    let sessions = sessions(providers, &certificate, &key);
+    let sessions = sessions(providers, versions, &certificate, &key);
     let listener = TcpListener::bind(("127.0.0.1", 0))?;
     let address = listener.local_addr()?;
     ready(args)?;
@@ -211,7 +221,12 @@ fn exchange(providers: &[&'static str], client: Open, server: Open) -> Result<()
     truth.save()
 }
 
-/// The whole program.
-pub fn run(providers: &[&'static str], client: Open, server: Open) -> ExitCode {
-    finish(exchange(providers, client, server))
+/// The whole program. Where a version comes twice, its sessions come again.
+pub fn run(
+    providers: &[&'static str],
+    versions: &[Version],
+    client: Open,
+    server: Open,
+) -> ExitCode {
+    finish(exchange(providers, versions, client, server))
 }

@@ -50,5 +50,5 @@ fn server(session: &Session, tcp: TcpStream) -> Result<Box<dyn Stream>> {
 }
 
 fn main() -> ExitCode {
-    exchange::run(&["ring"], client, server)
+    exchange::run(&["ring"], &exchange::VERSIONS, client, server)
 }

@@ -61,5 +61,5 @@ fn server(session: &Session, tcp: TcpStream) -> Result<Box<dyn Stream>> {
 }
 
 fn main() -> ExitCode {
-    exchange::run(PROVIDERS, client, server)
+    exchange::run(PROVIDERS, &exchange::VERSIONS, client, server)
 }
