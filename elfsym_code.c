@@ -353,16 +353,20 @@ static int arm_encrypts(const uint8_t *code, size_t size)
 	return n;
 }
 
-/* mov of the lower half, movk of the upper one to the same register, next to it */
+/* mov of the lower half, and soon, as the compiler mixes it with others, movk of the upper one */
 static bool arm_has_number(const uint8_t *code, size_t size, uint32_t number)
 {
 	uint32_t mov = 0x52800000 | (number & 0xffff) << 5, movk = 0x72a00000 | number >> 16 << 5;
-	size_t i;
+	size_t i, until[32] = {0};
 
-	for (i = 0; i + 8 <= size; i += 4)
-		if ((get32(code + i) & ~31U) == mov &&
-		    get32(code + i + 4) == (movk | (get32(code + i) & 31)))
+	for (i = 0; i + 4 <= size; i += 4) {
+		uint32_t w = get32(code + i), reg = w & 31;
+
+		if ((w & 0x7f800000) == 0x52800000)
+			until[reg] = w == (mov | reg) ? i + 32 : 0;
+		else if (w == (movk | reg) && i <= until[reg])
 			return true;
+	}
 	return false;
 }
 
