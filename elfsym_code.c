@@ -168,6 +168,13 @@ static struct added x86_adds(const uint8_t *code, size_t size)
 	return end ? sum_of(&sum) : (struct added){0};
 }
 
+static int64_t x86_jumps(const uint8_t *code, size_t size)
+{
+	const uint8_t *p = past(code, code + size, &x86_endbr);
+
+	return code + size - p >= 5 && *p == 0xe9 ? p + 5 - code + (int32_t)get32(p + 1) : 0;
+}
+
 /* Calls and jumps lead elsewhere in each copy, so all but their opcode is left out */
 static size_t x86_essence(uint8_t *code, size_t size)
 {
@@ -316,6 +323,14 @@ static struct added arm_adds(const uint8_t *code, size_t size)
 	return sum_of(&sum);
 }
 
+static int64_t arm_jumps(const uint8_t *code, size_t size)
+{
+	size_t i = size >= 8 && get32(code) == ARM_BTI_C ? 4 : 0;
+	uint32_t w = size >= i + 4 ? get32(code + i) : 0;
+
+	return arm_is_branch(w) && !arm_is_bl(w) ? (int64_t)i + arm_offset(w) : 0;
+}
+
 static size_t arm_essence(uint8_t *code, size_t size)
 {
 	size_t i, n = 0;
@@ -377,6 +392,7 @@ static const struct machine machines[] = {
 		.unit = 1,
 		.mentions = x86_mentions,
 		.adds = x86_adds,
+		.jumps = x86_jumps,
 		.essence = x86_essence,
 		.encrypts = x86_encrypts,
 		.has_number = x86_has_number,
@@ -391,6 +407,7 @@ static const struct machine machines[] = {
 		.unit = 4,
 		.mentions = arm_mentions,
 		.adds = arm_adds,
+		.jumps = arm_jumps,
 		.essence = arm_essence,
 		.encrypts = arm_encrypts,
 		.has_number = arm_has_number,

@@ -57,6 +57,9 @@ struct machine {
 
 	struct added (*adds)(const uint8_t *code, size_t size);
 
+	/* Where the code jumps to at once, in bytes from its beginning; 0: it does not */
+	int64_t (*jumps)(const uint8_t *code, size_t size);
+
 	/* Reduces a function to its code up to the first return, call or jump, without what
 	 * differs from copy to copy; returns how many bytes that is */
 	size_t (*essence)(uint8_t *code, size_t size);

@@ -676,7 +676,13 @@ static const struct layout {
 	struct shape shape;
 } layouts[] = {
 	/* 1 export_keying_material, 2 extract_secrets, 3 send_key_update_request */
-	{"0.23.11+", true, 4, BIT(1) | BIT(2) | BIT(3), BIT(1) | BIT(2), 0, false,
+	{"0.23.11+",
+	 true,
+	 4,
+	 BIT(1) | BIT(2) | BIT(3),
+	 BIT(1) | BIT(2),
+	 0,
+	 false,
 	 {5, 8, 0x1000, 8}},
 	/* the same without 3; also 0.21 with the feature secret_extraction */
 	{"0.22-0.23.10", false, 3, BIT(1) | BIT(2), BIT(1) | BIT(2), 0, false, {4, 8, 0x1000, 8}},
@@ -724,9 +730,13 @@ static struct body body_of(struct image *im, uint64_t function)
 	const struct machine *m = im->machine;
 	struct body body;
 	uint8_t code[40];
-	size_t n;
+	size_t n = read_code(im, function, code, sizeof(code));
+	int64_t jump = m->jumps(code, n);
 
-	n = m->essence(code, read_code(im, function, code, sizeof(code)));
+	/* what is optimised for size may be another one's */
+	if (jump)
+		n = read_code(im, function + jump, code, sizeof(code));
+	n = m->essence(code, n);
 	body.hash = hash(0, code, n);
 	body.nothing = is_one_of(m->nothing, ARRAY_SIZE(m->nothing), code, n);
 	body.yes = is_one_of(m->yes, ARRAY_SIZE(m->yes), code, n);
@@ -823,19 +833,13 @@ static bool expects_data(struct image *im, const struct layout *l, uint64_t hand
 	return im->machine->has_number(code, size, EXPECTS_DATA);
 }
 
-static void find_early_data(struct finder *f, const struct layout *l, const struct state *group,
-			    size_t n)
+static bool is_near(const struct state *s, uint64_t from, uint64_t to)
 {
-	size_t i;
-
-	find_functions(f->im);
-	for (i = 0; i < n; i++)
-		if (expects_data(f->im, l, group[i].handle))
-			add_hit(f, ELFSYM_EARLY, l->name, group[i].handle);
+	return s->address + FAMILY_NEAR > from && s->address < to + FAMILY_NEAR;
 }
 
-/* Finds ExpectTraffic near a group of states of the same defaults, if that is a family, and
- * ExpectEarlyData in it */
+/* Finds ExpectTraffic and ExpectEarlyData near a group of states of the same defaults, if that is
+ * a family; code that is optimised for size may have several kinds of the same default */
 static void find_traffic(struct finder *f, const struct layout *l, const struct state *states,
 			 size_t nstates, const struct state *group, size_t n)
 {
@@ -853,11 +857,15 @@ static void find_traffic(struct finder *f, const struct layout *l, const struct 
 	if (handles < FAMILY_LEAST)
 		return;
 	for (i = 0; i < nstates; i++)
-		if (states[i].address + FAMILY_NEAR > from &&
-		    states[i].address < to + FAMILY_NEAR && is_traffic(l, &states[i], group))
+		if (is_near(&states[i], from, to) && is_traffic(l, &states[i], group))
 			add_hit(f, ELFSYM_HANDLE, l->name, states[i].handle);
-	if (f->nhits > hits)
-		find_early_data(f, l, group, n);
+	if (f->nhits == hits)
+		return;
+	find_functions(f->im);
+	for (i = 0; i < nstates; i++)
+		if (is_near(&states[i], from, to) && !is_traffic(l, &states[i], group) &&
+		    expects_data(f->im, l, states[i].handle))
+			add_hit(f, ELFSYM_EARLY, l->name, states[i].handle);
 }
 
 /* True if there are states that only a newer rustls has */

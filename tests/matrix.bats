@@ -63,7 +63,7 @@ refused() {
 	wait_target
 }
 
-# same_functions PROGRAM STRIPPED PACKAGE: by tables and by symbols
+# same_functions PROGRAM STRIPPED PACKAGE: by tables and by symbols, of which there are some
 same_functions() {
 	local copy=$BATS_TEST_TMPDIR/functions roles='encrypt|decrypt|handle|early'
 	# their handle is not used: not all of them can be found
@@ -74,6 +74,7 @@ same_functions() {
 	# without any handle it is decrypt that shows what is read
 	grep -q '^handle' "$copy.all" || roles='encrypt|decrypt'
 	rustls_symbols "$1" | grep -E "^($roles) " >"$copy.expected"
+	[[ -s $copy.expected ]]
 	grep -E "^($roles) " "$copy.all" | diff -u "$copy.expected" -
 }
 
@@ -112,6 +113,16 @@ program() {
 # build PACKAGE MANGLING BUILD [PROFILE [SETTING...]]: BUILD says for people what the rest is
 build() {
 	check_build "$1" "$3" "$2" "$(program "$1" "$2" "${@:4}")"
+}
+
+# arm64 PACKAGE [PROFILE [SETTING...]]: the same functions in a program for arm64, which is not run
+arm64() {
+	local directory settings=("${@:3}") copy=$BATS_TEST_TMPDIR/stripped
+	"$TESTS/matrix/build-arm64" --check || skip 'no library of Rust for arm64'
+	directory=$(env "${settings[@]/#/CARGO_PROFILE_RELEASE_}" \
+		"$TESTS/matrix/build-arm64" "$1" "${2:-release}")
+	aarch64-linux-gnu-strip -o "$copy" "$directory/matrix_target"
+	same_functions "$directory/matrix_target" "$copy" "$1"
 }
 
 THIN=(release LTO=thin)
@@ -179,6 +190,10 @@ FAT=(release LTO=fat CODEGEN_UNITS=1)
 	build rustls-0.24 legacy 'fat LTO, 1 codegen unit' "${FAT[@]}"
 }
 
+@test "0.24, for size" {
+	FEATURES='' build rustls-0.24 legacy 'opt-level z' release OPT_LEVEL=z
+}
+
 @test "0.23, debug, stripped: that a cipher is not found is said" {
 	local copy=$BATS_TEST_TMPDIR/target program decrypts
 	program=$(program rustls-0.23 legacy dev)
@@ -192,6 +207,18 @@ FAT=(release LTO=fat CODEGEN_UNITS=1)
 	start_tlssnoop -l "$copy"
 	stop_tlssnoop
 	grep 'not all is seen: .*: rustls: no function found that encrypts tls12-chacha$' "$SNOOP_ERR"
+}
+
+@test "arm64: 0.21, fat LTO" {
+	arm64 rustls-0.21 "${FAT[@]}"
+}
+
+@test "arm64: 0.22, debug" {
+	arm64 rustls-0.22 dev
+}
+
+@test "arm64: 0.24, for size" {
+	FEATURES='' arm64 rustls-0.24 release OPT_LEVEL=z
 }
 
 # in_between PROGRAM COPY: as if it came from a compiler whose enums are laid out in a way of which

@@ -19,7 +19,11 @@ use rustls::{
     SideData, Tcp, VecInput,
 };
 
-const PROVIDERS: [&str; 2] = ["ring", "aws-lc-rs"];
+const PROVIDERS: &[&str] = &[
+    "ring",
+    #[cfg(feature = "aws-lc-rs")]
+    "aws-lc-rs",
+];
 
 /// How much of it the server accepts: a record is cut.
 const EARLY: u32 = 50021;
@@ -194,6 +198,7 @@ impl<S: Early> Stream for End<S> {
 
 fn provider(session: &Session) -> Arc<CryptoProvider> {
     let mut provider = match session.provider {
+        #[cfg(feature = "aws-lc-rs")]
         "aws-lc-rs" => rustls_aws_lc_rs::DEFAULT_PROVIDER,
         _ => rustls_ring::DEFAULT_PROVIDER,
     };
@@ -255,5 +260,5 @@ fn server(session: &Session, tcp: TcpStream) -> Result<Box<dyn Stream>> {
 
 fn main() -> ExitCode {
     let [before, tls13] = exchange::VERSIONS;
-    exchange::run(&PROVIDERS, &[before, tls13, tls13], client, server)
+    exchange::run(PROVIDERS, &[before, tls13, tls13], client, server)
 }
