@@ -1295,15 +1295,25 @@ static int add_named(const struct elfsym_func *func, void *ctx)
 	return 0;
 }
 
-/* Has it a function for that?  Or a good one, from another source than but, if that is given? */
-static bool has_site(const struct file *f, enum library lib, enum direction dir, const char *but)
+static bool has_site(const struct file *f, enum library lib, enum direction dir)
+{
+	size_t i;
+
+	for (i = 0; i < f->nsites; i++)
+		if (f->sites[i].hook->lib == lib && f->sites[i].hook->dir == dir)
+			return true;
+	return false;
+}
+
+/* Has it a function for that which gets everything, and which the tables did not tell of? */
+static bool has_good_named(const struct file *f, enum library lib, enum direction dir,
+			   const char *tables)
 {
 	size_t i;
 
 	for (i = 0; i < f->nsites; i++)
 		if (f->sites[i].hook->lib == lib && f->sites[i].hook->dir == dir &&
-		    (!but ||
-		     (strcmp(f->sites[i].source, but) && f->sites[i].hook->rank < RANK_INNER)))
+		    f->sites[i].hook->rank < RANK_INNER && strcmp(f->sites[i].source, tables))
 			return true;
 	return false;
 }
@@ -1347,14 +1357,14 @@ static int add_unnamed(const struct elfsym_func *func, enum elfsym_role role, vo
 	const struct hook *h;
 	size_t i;
 
-	if (role == ELFSYM_NO_DECRYPT && !has_site(f, LIB_RUSTLS, DIR_READ, func->source))
+	if (role == ELFSYM_NO_DECRYPT && !has_good_named(f, LIB_RUSTLS, DIR_READ, func->source))
 		add_word(f->no_decrypt, sizeof(f->no_decrypt), func->name);
-	if (role == ELFSYM_NO_ENCRYPT && !has_site(f, LIB_RUSTLS, DIR_WRITE, func->source)) {
+	if (role == ELFSYM_NO_ENCRYPT && !has_good_named(f, LIB_RUSTLS, DIR_WRITE, func->source)) {
 		add_word(f->no_decrypt, sizeof(f->no_decrypt), func->name);
 		add_word(f->no_encrypt, sizeof(f->no_encrypt), func->name);
 	}
 	if (state && !strcmp(func->name, "0.20-0.21")) {
-		if (has_site(f, LIB_RUSTLS, DIR_READ, func->source))
+		if (has_good_named(f, LIB_RUSTLS, DIR_READ, func->source))
 			return 0;
 		f->old_states = true;
 	}
@@ -1363,12 +1373,14 @@ static int add_unnamed(const struct elfsym_func *func, enum elfsym_role role, vo
 	    !has_named(f, SHAPE_HANDLE, func->source))
 		return 0;
 	/* ExpectQuicTraffic looks alike there, and never has data; symbols know it */
-	if (state && !strcmp(func->name, "0.24") && has_site(f, LIB_RUSTLS, DIR_READ, func->source))
+	if (state && !strcmp(func->name, "0.24") &&
+	    has_good_named(f, LIB_RUSTLS, DIR_READ, func->source))
 		return 0;
 	for (i = 0; i < ARRAY_SIZE(hooks); i++) {
 		h = &hooks[i];
 		if (h->role == role && wanted_library(h->lib) &&
-		    (bio || h->lib == LIB_RUSTLS || !has_site(f, h->lib, h->dir, func->source)))
+		    (bio || h->lib == LIB_RUSTLS ||
+		     !has_good_named(f, h->lib, h->dir, func->source)))
 			add_site(f, h, func);
 	}
 	return 0;
@@ -1704,8 +1716,7 @@ static bool unchanged(const struct state *state, const struct stat *st)
 static bool has_rustls(struct file *f, struct elfsym *elf)
 {
 	return wanted_library(LIB_RUSTLS) &&
-	       (has_site(f, LIB_RUSTLS, DIR_READ, NULL) ||
-		has_site(f, LIB_RUSTLS, DIR_WRITE, NULL) ||
+	       (has_site(f, LIB_RUSTLS, DIR_READ) || has_site(f, LIB_RUSTLS, DIR_WRITE) ||
 		!elfsym_version(elf, version_prefixes[LIB_RUSTLS], f->rustls, sizeof(f->rustls)));
 }
 
@@ -1772,15 +1783,15 @@ static int add_file(int fd, const char *path, pid_t pid)
 		find_debug(elf, pid ? path : realpath(path, whole) ?: "", pid);
 		f->symbols = elfsym_has_symtab(elf);
 		f->error = elfsym_each(elf, add_named, f);
-		if (!f->error && (!f->symbols || has_site(f, LIB_OPENSSL, DIR_READ, NULL) ||
-				  has_rustls(f, elf))) {
+		if (!f->error &&
+		    (!f->symbols || has_site(f, LIB_OPENSSL, DIR_READ) || has_rustls(f, elf))) {
 			err = elfsym_tables(fd, add_unnamed, f);
 			if (err)
 				complain("not all is found", safe(path), "%s", elf_error(err));
 			f->old_states = f->old_states && !is_rustls_0_21(elf);
 		}
-		if (!f->nsites || has_site(f, LIB_RUSTLS, DIR_READ, NULL) ||
-		    has_site(f, LIB_RUSTLS, DIR_WRITE, NULL))
+		if (!f->nsites || has_site(f, LIB_RUSTLS, DIR_READ) ||
+		    has_site(f, LIB_RUSTLS, DIR_WRITE))
 			find_rustc(elf, f);
 		drop_outranked(f);
 		if (!f->nsites && f->rustc[0])
