@@ -1016,8 +1016,11 @@ static char *put_columns(char *p, const struct chunk *c, const struct verdict *v
 	return p;
 }
 
+static bool started; /* lines may come */
+
 static void print_header(void)
 {
+	started = true;
 	if (env.quiet || env.format == FORMAT_JSON)
 		return;
 	fprintf(out, "%-15s %-7s %-16s %-4s %-5s %4s", "TIME", "PID", "COMM", "FD", "DIR", "LEN");
@@ -1127,17 +1130,18 @@ struct file {
 	char *path;	    /* as the process sees it, for people */
 	struct site *sites;
 	size_t nsites;
-	char rustc[32];	     /* version, if it is made of Rust and that was asked for */
-	char rustls[32];     /* version, if no symbol of it was found and it was asked for */
-	char no_decrypt[64]; /* ciphers of rustls whose function was not found, or "" */
-	char no_encrypt[64]; /* likewise; these are not decrypted either */
-	bool symbols;	     /* it has a .symtab */
-	bool old_states;     /* those of rustls were found by its tables, but maybe not all */
-	int error;	     /* 0, or why nothing could be found in it */
-	bool told;	     /* the user knows that */
-	bool named;	     /* by -l: traced in whatever process runs it */
-	bool usual;	     /* found where libraries usually lie: the same */
-	bool everywhere;     /* its probes are in all processes */
+	char rustc[32];	 /* version, if it is made of Rust and that was asked for */
+	char rustls[32]; /* version, if no symbol of it was found and it was asked for */
+	char versions[LIB_COUNT][32]; /* of its libraries, "" or for -L */
+	char no_decrypt[64];	      /* ciphers of rustls whose function was not found, or "" */
+	char no_encrypt[64];	      /* likewise; these are not decrypted either */
+	bool symbols;		      /* it has a .symtab */
+	bool old_states; /* those of rustls were found by its tables, but maybe not all */
+	int error;	 /* 0, or why nothing could be found in it */
+	bool told;	 /* the user knows that */
+	bool named;	 /* by -l: traced in whatever process runs it */
+	bool usual;	 /* found where libraries usually lie: the same */
+	bool everywhere; /* its probes are in all processes */
 };
 
 struct process {
@@ -1145,6 +1149,7 @@ struct process {
 	char comm[COMM_SIZE];
 	int pidfd;
 	bool gone;
+	bool execed;	  /* it runs another program than it did */
 	bool stale;	  /* it has mapped something new */
 	size_t *attached; /* numbers of files */
 	size_t nattached;
@@ -1469,6 +1474,8 @@ static const char *elf_error(int err)
 		return "a program of 32 bits or for another machine, which tlssnoop does not trace";
 	case -E2BIG:
 		return "looking through it would take too long";
+	case -ETIMEDOUT:
+		return "its file system does not answer";
 	default:
 		return strerror(-err);
 	}
@@ -1491,6 +1498,45 @@ static bool ends_within(pid_t pid, unsigned int ms)
 	return ended;
 }
 
+/*
+ * Closes descriptors: those that we opened, but for one and for messages; or those that we were
+ * given, as who waits for the end of a pipe is not to wait for a child of ours.
+ */
+static void close_descriptors(bool ours, int but)
+{
+	DIR *dir = opendir("/proc/self/fd");
+	struct dirent *entry;
+	bool own;
+	int fd;
+
+	while (dir && (entry = readdir(dir))) {
+		fd = atoi(entry->d_name);
+		own = fcntl(fd, F_GETFD) & FD_CLOEXEC; /* ours have it */
+		if (own == ours && fd != but && fd != dirfd(dir))
+			close(fd);
+	}
+	if (dir)
+		closedir(dir);
+}
+
+/*
+ * A child that may wait for a server for ever, out of the reach of signals: it has none of our
+ * descriptors but one, as those of probes would keep them in place.
+ */
+static pid_t fork_reader(int but)
+{
+	pid_t pid = fork();
+
+	if (!pid) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		setsid(); /* what the terminal sends is not for it */
+		close_descriptors(true, but);
+		close(STDIN_FILENO);
+		close(STDOUT_FILENO);
+	}
+	return pid;
+}
+
 /* a line of /proc/PID/maps */
 struct mapping {
 	unsigned long start, end, offset;
@@ -1508,7 +1554,7 @@ struct mapping {
 
 static bool answers(const char *path)
 {
-	pid_t pid = fork();
+	pid_t pid = fork_reader(-1);
 	struct stat st;
 	char byte;
 	bool yes;
@@ -1532,51 +1578,80 @@ static const char *const servers[] = {"nfs", "nfs4", "cifs", "smb3",   "ceph",	"
 struct mount {
 	unsigned int dev_major, dev_minor;
 	char point[512]; /* the beginning, if it is longer */
-	bool server;
 };
 
-/* proc_pid_mountinfo(5): "36 35 98:0 / /mnt rw,noatime master:1 - ext3 ..." */
-static bool parse_mount(const char *text, struct mount *m)
+/* proc_pid_mountinfo(5): "36 35 98:0 / /mnt rw,noatime master:1 - ext3 ...".  Is it a server's? */
+static bool parse_server(const char *text, struct mount *m)
 {
 	const char *end = strstr(text, " - ");
 	char type[32];
 	size_t i;
 
-	if (!end || sscanf(end, " - %31[^. ]", type) != 1 ||
-	    sscanf(text, "%*u %*u %u:%u %*s %511s", &m->dev_major, &m->dev_minor, m->point) != 3)
+	if (!end || sscanf(end, " - %31[^. ]", type) != 1)
 		return false;
-	m->server = false;
-	for (i = 0; i < ARRAY_SIZE(servers); i++)
-		m->server |= !strcmp(type, servers[i]);
-	return true;
+	for (i = 0; i < ARRAY_SIZE(servers) && strcmp(type, servers[i]); i++)
+		;
+	return i < ARRAY_SIZE(servers) &&
+	       sscanf(text, "%*u %*u %u:%u %*s %511s", &m->dev_major, &m->dev_minor, m->point) == 3;
 }
 
-/* Is fn true of any mount that a process sees?  -1: it does not tell */
-static int any_mount(pid_t pid, bool (*fn)(const struct mount *m, const void *ctx), const void *ctx)
+/* Reads the mounts of servers that a process sees.  Returns their number, -1: it does not tell */
+static int read_servers(pid_t pid, struct mount **list)
 {
 	char path[64], *text = NULL;
 	struct mount m;
-	bool yes = false;
-	size_t size = 0;
+	size_t size = 0, n = 0;
 	FILE *f;
 
+	*list = NULL;
 	snprintf(path, sizeof(path), "/proc/%d/mountinfo", pid);
 	f = fopen(path, "re");
 	if (!f)
 		return -1;
-	while (!yes && getline(&text, &size, f) > 0)
-		yes = parse_mount(text, &m) && fn(&m, ctx);
+	while (getline(&text, &size, f) > 0)
+		if (parse_server(text, &m))
+			*GROW(*list, n) = m;
 	free(text);
 	fclose(f);
-	return yes;
+	return n;
+}
+
+#define MOUNTS_MS 1000 /* ours are asked for with each file that is read */
+
+/* Is fn true of any mount of a server that a process sees?  -1: it does not tell */
+static int any_server(pid_t pid, bool (*fn)(const struct mount *m, const void *ctx),
+		      const void *ctx)
+{
+	static struct mount *ours;
+	static __u64 until;
+	static int nours;
+	struct mount *its, *list;
+	int n, i;
+
+	if (pid == getpid()) {
+		if (now() >= until) {
+			free(ours);
+			nours = read_servers(pid, &ours);
+			until = now() + MOUNTS_MS * 1000000ULL;
+		}
+		its = NULL;
+		list = ours;
+		n = nours;
+	} else {
+		n = read_servers(pid, &its);
+		list = its;
+	}
+	for (i = 0; i < n && !fn(&list[i], ctx); i++)
+		;
+	free(its);
+	return n < 0 ? n : i < n;
 }
 
 static bool is_server_of(const struct mount *m, const void *ctx)
 {
 	const struct mapping *mapping = ctx;
 
-	return m->server && m->dev_major == mapping->dev_major &&
-	       m->dev_minor == mapping->dev_minor;
+	return m->dev_major == mapping->dev_major && m->dev_minor == mapping->dev_minor;
 }
 
 /* Is the file of a mapping on a file system that a server (or a program) stands behind? */
@@ -1588,7 +1663,7 @@ static bool on_server(pid_t pid, const struct mapping *m)
 
 	if (m->dev_major == dev_major && m->dev_minor == dev_minor)
 		return yes;
-	any = any_mount(pid, is_server_of, m);
+	any = any_server(pid, is_server_of, m);
 	if (any < 0)
 		return false;
 	dev_major = m->dev_major;
@@ -1600,39 +1675,45 @@ static bool on_server(pid_t pid, const struct mapping *m)
 /* For so long it is not asked again for another file: a machine may run many of one server */
 #define SILENT_MS 60000
 
+static unsigned int silent_major, silent_minor; /* of the server that did not answer */
+static __u64 silent_until;
+
+/* The server of a mapping's file does not answer */
+static void is_silent(const struct mapping *m)
+{
+	silent_major = m->dev_major;
+	silent_minor = m->dev_minor;
+	silent_until = now() + SILENT_MS * 1000000ULL;
+}
+
 /* Can the file of a mapping be reached, which path leads to? */
 static bool reaches(const struct mapping *m, const char *path)
 {
-	static unsigned int dev_major, dev_minor; /* of the server that did not answer */
-	static __u64 until;
-
-	if (m->dev_major == dev_major && m->dev_minor == dev_minor && now() < until)
+	if (m->dev_major == silent_major && m->dev_minor == silent_minor && now() < silent_until)
 		return false;
 	if (answers(path))
 		return true;
-	dev_major = m->dev_major;
-	dev_minor = m->dev_minor;
-	until = now() + SILENT_MS * 1000000ULL;
+	is_silent(m);
 	return false;
 }
 
-#define DEBUG_DIRS 2 /* where debug files may lie */
+#define DIRS 2 /* where debug files may lie, and where libraries do */
 
-/* Do directories lie on such a file system?  Or on one with a longer name: that is no harm */
+/* Do directories lie on such a file system?  Or maybe on one: that is no harm */
 static bool is_server_on(const struct mount *m, const void *ctx)
 {
 	const char *const *dirs = ctx;
 	size_t i;
 
-	for (i = 0; i < DEBUG_DIRS; i++)
-		if (m->server && !strncmp(dirs[i], m->point, strlen(m->point)))
+	for (i = 0; i < DIRS; i++)
+		if (dirs[i][0] != '/' || !strncmp(dirs[i], m->point, strlen(m->point)))
 			return true;
 	return false;
 }
 
 /*
- * May debug files be looked for in directories, as a process sees them?  Not if that would
- * hold us up.  (That of a link from there to a server that is not there is not foreseen.)
+ * May files be looked for in directories, as a process sees them?  Not if that would hold us
+ * up.  (That of a link from there to a server that is not there is not foreseen.)
  */
 static bool may_search(pid_t pid, const char *const *dirs)
 {
@@ -1640,13 +1721,13 @@ static bool may_search(pid_t pid, const char *const *dirs)
 	char path[PATH_MAX];
 	size_t i;
 
-	if (any_mount(pid, is_server_on, dirs) <= 0)
+	if (any_server(pid, is_server_on, dirs) <= 0)
 		return true;
-	for (i = 0; i < DEBUG_DIRS && !lost; i++) {
+	for (i = 0; i < DIRS && !lost; i++) {
 		snprintf(path, sizeof(path), "/proc/%d/root%s", pid, dirs[i]);
 		lost = !answers(path);
 		if (lost)
-			complain("no debug files are looked for", safe(path),
+			complain("no files are looked for", safe(path),
 				 "its file system does not answer");
 	}
 	return !lost;
@@ -1680,7 +1761,7 @@ static void find_debug(struct elfsym *elf, const char *path, pid_t pid)
 {
 	const pid_t whose[] = {pid && !shares_root(pid) ? pid : 0, getpid()};
 	char dir[PATH_MAX], root[32];
-	const char *const dirs[DEBUG_DIRS] = {"/usr/lib/debug/.build-id", dir};
+	const char *const dirs[DIRS] = {"/usr/lib/debug/.build-id", dir};
 	int roots[2];
 	size_t n = 0, i;
 	char *slash;
@@ -1727,6 +1808,20 @@ static bool is_rustls_0_21(struct elfsym *elf)
 
 	return !elfsym_version(elf, version_prefixes[LIB_RUSTLS], version, sizeof(version)) &&
 	       !strncmp(version, "0.21.", 5);
+}
+
+/* For -L.  OpenSSL's stands in its other library. */
+static void find_versions(struct elfsym *elf, struct file *f)
+{
+	size_t i;
+
+	for (i = 0; i < LIB_COUNT; i++)
+		if (version_prefixes[i] && (has_site(f, i, DIR_READ) || has_site(f, i, DIR_WRITE) ||
+					    (i == LIB_OPENSSL && strstr(f->path, "crypto"))))
+			elfsym_version(elf, version_prefixes[i], f->versions[i],
+				       sizeof(f->versions[i]));
+	if (f->nsites && !f->rustc[0])
+		elfsym_version(elf, RUSTC, f->rustc, sizeof(f->rustc));
 }
 
 /*
@@ -1797,14 +1892,16 @@ static int add_file(int fd, const char *path, pid_t pid)
 		if (!f->nsites && f->rustc[0])
 			elfsym_version(elf, version_prefixes[LIB_RUSTLS], f->rustls,
 				       sizeof(f->rustls));
+		if (env.list)
+			find_versions(elf, f);
 		elfsym_close(elf);
 	}
-	if (f->nsites || env.list) /* for the probes, or to tell its version */
+	if (f->nsites) /* for the probes */
 		f->fd = fd;
 	else
 		close(fd);
 	place = (struct mapping){.dev_major = major(st.st_dev), .dev_minor = minor(st.st_dev)};
-	if (f->nsites && !env.list && on_server(pid ?: getpid(), &place))
+	if (f->nsites && on_server(pid ?: getpid(), &place))
 		keep_path(f);
 	return nfiles - 1;
 }
@@ -1826,7 +1923,8 @@ static bool parse_mapping(const char *text, struct mapping *m)
 /*
  * Opens the file of a mapping, whatever its path names by now: through the mapping
  * itself, or, where that is not allowed, through the process's root directory if the
- * path still leads to the same inode there.  Returns -1 with errno.
+ * path still leads to the same inode there.  With pid 0, the file of a path as we have it.
+ * Returns -1 with errno.
  */
 static int open_mapping(pid_t pid, const struct mapping *m)
 {
@@ -1834,6 +1932,8 @@ static int open_mapping(pid_t pid, const struct mapping *m)
 	struct stat st;
 	int fd;
 
+	if (!pid)
+		return open(m->path, O_RDONLY | O_NONBLOCK | O_CLOEXEC); /* a fifo waits */
 	snprintf(path, sizeof(path), "/proc/%d/map_files/%lx-%lx", pid, m->start, m->end);
 	if (!stat(path, &st)) {
 		if (!S_ISREG(st.st_mode)) { /* opening a device might do something */
@@ -1907,6 +2007,104 @@ static int read_mapping(pid_t pid, const struct mapping *m)
 	return n;
 }
 
+/*
+ * Files that take long: large ones, and those of a server, which may cease to answer at any time.
+ * A child reads them, and we go on with the lines.
+ */
+#define LARGE	(32 << 20) /* bytes, which take tens of ms */
+#define READ_MS 10000	   /* for a server's */
+
+/* What the child says of a file; its sites follow */
+struct finding {
+	int n;		  /* what read_mapping() returned: the others are for a new one */
+	int path_only;	  /* O_PATH, if that is enough */
+	struct file file; /* .fd is the child's */
+};
+
+static void go_on_printing(void);
+
+/* in the child */
+static void tell_finding(int to, pid_t pid, const struct mapping *m)
+{
+	size_t before = nfiles, i;
+	struct finding it = {.n = read_mapping(pid, m)};
+	ssize_t told = 0;
+	char code[16];
+
+	if (it.n >= 0 && (size_t)it.n == before)
+		it.file = files[before];
+	it.path_only = fcntl(it.file.fd, F_GETFL) & O_PATH;
+	/* to set a probe takes the page that it is for: it is to be in memory */
+	for (i = 0; i < it.file.nsites && told >= 0; i++)
+		told = pread(it.file.fd, code, sizeof(code), it.file.sites[i].offset);
+	told = write(to, &it, sizeof(it));
+	if (told > 0 && it.file.nsites)
+		told = write(to, it.file.sites, it.file.nsites * sizeof(*it.file.sites));
+	while (told > 0)
+		pause(); /* its descriptor is still to be had */
+	_exit(EXIT_FAILURE);
+}
+
+/* Takes over what a child has found.  Returns the file's number, or -errno. */
+static int take_finding(FILE *from, pid_t child, const char *path)
+{
+	struct finding it;
+	struct site *sites;
+	char link[64];
+
+	if (fread(&it, sizeof(it), 1, from) != 1)
+		return -EIO;
+	if (it.n < 0 || (size_t)it.n < nfiles)
+		return it.n;
+	sites = calloc(it.file.nsites + 1, sizeof(*sites));
+	if (!sites || fread(sites, sizeof(*sites), it.file.nsites, from) != it.file.nsites) {
+		free(sites);
+		return -EIO;
+	}
+	it.file.sites = sites;
+	it.file.path = strdup(path);
+	if (it.file.fd >= 0) {
+		snprintf(link, sizeof(link), "/proc/%d/fd/%d", child, it.file.fd);
+		it.file.fd = open(link, it.path_only | O_RDONLY | O_CLOEXEC);
+	}
+	*GROW(files, nfiles) = it.file;
+	return nfiles - 1;
+}
+
+/* As read_mapping(); -ETIMEDOUT: the server does not answer */
+static int read_apart(pid_t pid, const struct mapping *m, bool served)
+{
+	__u64 end = served ? now() + READ_MS * 1000000ULL : -1ULL;
+	int ends[2], n = -ETIMEDOUT;
+	struct pollfd pfd;
+	pid_t child;
+	FILE *from;
+
+	if (pipe2(ends, O_CLOEXEC))
+		return -errno;
+	from = fdopen(ends[0], "r");
+	child = from ? fork_reader(ends[1]) : -1;
+	if (!child)
+		tell_finding(ends[1], pid, m);
+	close(ends[1]);
+	pfd = (struct pollfd){.fd = ends[0], .events = POLLIN};
+	while (child > 0 && !interrupted && now() < end && poll(&pfd, 1, POLL_MS) <= 0)
+		go_on_printing();
+	if (child < 0)
+		n = -ENOMEM;
+	else if (interrupted)
+		n = -EINTR;
+	else if (poll(&pfd, 1, 0) > 0)
+		n = take_finding(from, child, m->path);
+	if (child > 0)
+		kill(child, SIGKILL);
+	if (child > 0 && n != -ETIMEDOUT && !interrupted)
+		waitpid(child, NULL, 0);
+	if (from)
+		fclose(from);
+	return n;
+}
+
 /* Who waits to write to it goes on.  A child of ours may have the descriptor, too: closing it
  * is not enough. */
 static void release(struct file *f)
@@ -1977,37 +2175,63 @@ static void remember(const struct seen *key)
 	}
 }
 
+/* Reads a file that a path leads to.  Returns its number, or -errno. */
+static int read_path(const char *path)
+{
+	const char *const paths[DIRS] = {path, path};
+	struct mapping m = {0};
+
+	snprintf(m.path, sizeof(m.path), "%s", path);
+	if (any_server(getpid(), is_server_on, paths) <= 0)
+		return read_mapping(0, &m);
+	return answers(path) ? read_apart(0, &m, true) : -ETIMEDOUT;
+}
+
+static bool left_out; /* a file of a server was */
+
+/* As read_mapping(), but a file of a server that does not answer is left out; path leads to it */
+static int read_served(pid_t pid, const struct mapping *m, const char *path)
+{
+	int n = reaches(m, path) ? read_apart(pid, m, true) : -ETIMEDOUT;
+
+	if (n != -ETIMEDOUT)
+		return n;
+	is_silent(m);
+	complain("not looked at", safe(m->path), "%s", elf_error(n));
+	if (!left_out)
+		hint("start tlssnoop again when it does, to see what such processes say");
+	left_out = true;
+	return NOTHING_IN_IT;
+}
+
 /* The number in files[] of what a process has mapped, or -errno */
 static int file_of(const struct process *p, const struct mapping *m)
 {
 	struct seen key = {.dev_major = m->dev_major, .dev_minor = m->dev_minor, .ino = m->ino};
 	struct seen **found = tfind(&key, &seen, compare_seen);
+	bool served = on_server(p->pid, m), forgotten, gone;
 	struct stat st = {0};
 	char path[96];
-	bool reached = true, forgotten;
-	int n = NOTHING_IN_IT;
+	int n;
 
 	snprintf(path, sizeof(path), "/proc/%d/map_files/%lx-%lx", p->pid, m->start, m->end);
-	if (on_server(p->pid, m)) { /* to ask it whether the file has changed might take for ever */
-		if (found)
-			return (*found)->file;
-		reached = reaches(m, path);
-	}
-	if (!reached) {
-		complain("not looked at", safe(m->path), "its file system does not answer");
+	if (served) { /* to ask it whether the file has changed might take for ever */
+		n = found ? (*found)->file : read_served(p->pid, m, path);
 	} else {
 		/* a process that is gone does not tell */
+		gone = stat(path, &st);
 		forgotten = found && (*found)->file >= 0 && !files[(*found)->file].ino;
-		if (found && (stat(path, &st) || (unchanged(&(*found)->state, &st) && !forgotten)))
+		if (found && (gone || (unchanged(&(*found)->state, &st) && !forgotten)))
 			return (*found)->file;
 		if (found && (*found)->file >= 0)
 			forget_file((*found)->file);
-		n = read_mapping(p->pid, m);
-		if (n < 0 && n != NOTHING_IN_IT)
-			return n;
-		if (!found)
-			stat(path, &st);
+		n = started && st.st_size >= LARGE ? read_apart(p->pid, m, false)
+						   : read_mapping(p->pid, m);
 	}
+	if (n < 0 && n != NOTHING_IN_IT)
+		return n;
+	if (served && found)
+		return n;
 	key.state = state_of(&st);
 	key.file = n;
 	remember(&key);
@@ -2046,8 +2270,8 @@ static int look_at(struct process *p, const struct mapping *m, mapping_fn *fn)
 	if ((n == -EACCES || n == -EPERM) && !may_look(p->pid))
 		return n;
 	if (n < 0) {
-		/* no file but a device, or unmapped meanwhile */
-		if (n != -EINVAL && n != -ENOENT && n != NOTHING_IN_IT)
+		/* no file but a device, or unmapped meanwhile; or the user has enough */
+		if (n != -EINVAL && n != -ENOENT && n != NOTHING_IN_IT && n != -EINTR)
 			complain("cannot open", safe(m->path), "mapped by %s: %s", process_name(p),
 				 strerror(-n));
 		return 0;
@@ -2152,8 +2376,9 @@ static void explain_nothing(struct process *p)
 			 "(rustc %s) without rustls",
 			 safe(f->path), f->rustc);
 	else if (reason.nfiles)
-		complain("nothing to trace", process_name(p), "no TLS library mapped%s",
-			 any_kind() ? " that -k names" : "");
+		complain("nothing to trace", process_name(p), "no TLS library mapped%s%s",
+			 any_kind() ? " that -k names" : "",
+			 left_out ? " in what was looked at" : "");
 }
 
 static int add_process(pid_t pid)
@@ -2300,8 +2525,7 @@ static void add_descendants(void)
 struct listed {
 	const char *whose;
 	const struct file *f;
-	char version[LIB_COUNT][32];
-	char rustc[32];
+	const char *version[LIB_COUNT];
 };
 
 static const char *or_dash(const char *s)
@@ -2314,8 +2538,8 @@ static void list_remark(const struct listed *l, enum library lib, enum direction
 			const char *group, const char *source, const char *why, const char *what)
 {
 	fprintf(out, "# %s %s %s rustc %s %s %s %s: %s%s: %s\n", l->whose, library_names[lib],
-		or_dash(l->version[lib]), or_dash(l->rustc), direction_names[dir], or_dash(group),
-		or_dash(source), why, what, safe(l->f->path));
+		or_dash(l->version[lib]), or_dash(l->f->rustc), direction_names[dir],
+		or_dash(group), or_dash(source), why, what, safe(l->f->path));
 }
 
 /* Which group of hooks was chosen for a direction of a library, and why */
@@ -2340,7 +2564,7 @@ static void list_group(const struct listed *l, enum library lib, enum direction 
 			add_word(better, sizeof(better), h->function);
 	if (!used)
 		list_remark(l, lib, dir, "", "", "no function found", "");
-	else if (l->rustc[0])
+	else if (l->f->rustc[0])
 		list_remark(l, lib, dir, group, source,
 			    better[0] ? "there is no " : "the first choice", better);
 	if (lib == LIB_RUSTLS && dir == DIR_READ && undecrypted(l->f)[0])
@@ -2355,21 +2579,14 @@ static void list_file(const char *whose, const struct file *f, const char *crypt
 {
 	struct listed l = {.whose = whose, .f = f};
 	bool seen[LIB_COUNT] = {false};
-	struct elfsym *elf;
 	size_t i;
 
 	for (i = 0; i < f->nsites; i++)
 		seen[f->sites[i].hook->lib] = true;
-	if (f->nsites && !elfsym_open(f->fd, &elf)) {
-		for (i = 0; i < LIB_COUNT; i++)
-			if (seen[i] && version_prefixes[i])
-				elfsym_version(elf, version_prefixes[i], l.version[i],
-					       sizeof(l.version[i]));
-		elfsym_version(elf, RUSTC, l.rustc, sizeof(l.rustc));
-		elfsym_close(elf);
-	}
+	for (i = 0; i < LIB_COUNT; i++)
+		l.version[i] = f->versions[i];
 	if (!l.version[LIB_OPENSSL][0])
-		snprintf(l.version[LIB_OPENSSL], sizeof(l.version[0]), "%s", crypto_version);
+		l.version[LIB_OPENSSL] = crypto_version;
 	for (i = 0; i < f->nsites; i++) {
 		const struct hook *h = f->sites[i].hook;
 
@@ -2391,13 +2608,9 @@ static char crypto_version[32];
 
 static void find_crypto_version(struct process *p, size_t n, const struct mapping *m)
 {
-	struct elfsym *elf;
-
 	(void)p;
-	if (crypto_version[0] || !strstr(m->path, "crypto") || elfsym_open(files[n].fd, &elf))
-		return;
-	elfsym_version(elf, version_prefixes[LIB_OPENSSL], crypto_version, sizeof(crypto_version));
-	elfsym_close(elf);
+	if (!crypto_version[0] && strstr(m->path, "crypto"))
+		strcpy(crypto_version, files[n].versions[LIB_OPENSSL]);
 }
 
 static void list_mapped(struct process *p, size_t n, const struct mapping *m)
@@ -2672,22 +2885,23 @@ static const char usual_libraries[] =
 
 static void find_usual(void)
 {
+	static const char *const dirs[DIRS] = {"/usr/lib", "/usr/local/lib"};
 	const char *path;
 	glob_t found;
 	size_t i;
-	int fd, n;
+	int n;
 
-	if (glob(usual_libraries, GLOB_BRACE, NULL, &found))
+	if (!may_search(getpid(), dirs) || glob(usual_libraries, GLOB_BRACE, NULL, &found))
 		return;
 	for (i = 0; i < found.gl_pathc; i++) {
 		path = found.gl_pathv[i];
-		fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
-		n = fd < 0 ? -errno : add_file(fd, path, 0);
+		n = read_path(path);
 		if (n >= 0) {
 			tell_error(&files[n]);
 			files[n].usual = files[n].nsites;
-		} else if (n != -ENOENT) { /* where a link leads when its package has gone */
-			complain("cannot open", safe(path), "%s", strerror(-n));
+		} else if (n != -ENOENT &&
+			   n != NOTHING_IN_IT) { /* or a link that was left behind */
+			complain("cannot open", safe(path), "%s", elf_error(n));
 		}
 	}
 	globfree(&found);
@@ -3136,6 +3350,7 @@ static void forget_attachments(struct process *p)
 {
 	detach_some(p->pid, -1);
 	p->nattached = 0;
+	p->execed = false;
 	p->stale = true;
 }
 
@@ -3313,9 +3528,12 @@ static void attach_new(void)
 
 	for (i = 0; i < nwatches; i++)
 		read_watch(&watches[i]);
-	for (i = 0; i < nprocesses; i++)
+	for (i = 0; i < nprocesses; i++) {
+		if (processes[i].execed)
+			forget_attachments(&processes[i]);
 		if (processes[i].stale && !processes[i].gone)
 			attach_process(&processes[i]);
+	}
 }
 
 /*
@@ -3385,8 +3603,11 @@ static void go_on(pid_t pid)
 	kill(pid, SIGCONT);
 }
 
+static pid_t *stops; /* that wait for us */
+static size_t nstops;
+
 /* The kernel side has stopped the COMMAND, or a child of it */
-static void stopped(pid_t pid)
+static void see_to(pid_t pid)
 {
 	struct process p = {.pid = pid};
 	int map = bpf_map__fd(skel->maps.processes);
@@ -3407,6 +3628,15 @@ static void stopped(pid_t pid)
 	free(p.attached);
 	bpf_map_update_elem(map, &tgid, &flags, BPF_EXIST);
 	go_on(pid);
+}
+
+static void see_to_stopped(void)
+{
+	size_t i;
+
+	for (i = 0; i < nstops; i++)
+		see_to(stops[i]);
+	nstops = 0;
 }
 
 /* Takes notice of what became of the COMMAND */
@@ -3476,6 +3706,7 @@ static int start_command(void)
 	}
 	while (command_pid && !command_began && !interrupted) {
 		ring_buffer__poll(ring, POLL_MS);
+		see_to_stopped();
 		let_write();
 		tend_command();
 	}
@@ -3507,7 +3738,6 @@ static void end_command(void)
 /* Running */
 
 static struct correlator *correlator;
-static bool ending; /* nothing is attached any more */
 static __u64 batch_began;
 static __u64 last_fact; /* its time */
 
@@ -3518,10 +3748,11 @@ static int on_fact(void *ctx, void *data, size_t size)
 
 	(void)ctx;
 	(void)size;
+	/* what is to be done about it is done when no file is being read */
 	if (f->type == FACT_EXEC && (p = find_process(f->tgid)))
-		forget_attachments(p);
-	if (f->type == FACT_STOP && !ending)
-		stopped(f->tgid);
+		p->execed = true;
+	if (f->type == FACT_STOP)
+		*GROW(stops, nstops) = f->tgid;
 	correlate_fact(correlator, f);
 	last_fact = f->time;
 	/* the ring may never be empty: let the lines out, and look at the time */
@@ -3542,6 +3773,14 @@ static bool consume(void)
 	correlate_tick(correlator, n == -EAGAIN ? last_fact : batch_began);
 	flush_output();
 	return n == -EAGAIN;
+}
+
+/* Where something takes long */
+static void go_on_printing(void)
+{
+	let_write();
+	if (started)
+		consume();
 }
 
 /* Is any process left?  A process that is gone takes its probes with it. */
@@ -3579,27 +3818,12 @@ static void run(void)
 		tend_command();
 		left = any_left(); /* before the last look at what they said */
 		more = consume();
+		see_to_stopped();
 		attach_new();
 		look_at_queue();
 		if (env.duration && now() >= deadline)
 			break;
 	}
-}
-
-/* Our callers' files: who waits for the end of a pipe is not to wait for a child of ours */
-static void close_inherited(void)
-{
-	DIR *dir = opendir("/proc/self/fd");
-	struct dirent *entry;
-	int fd;
-
-	while (dir && (entry = readdir(dir))) {
-		fd = atoi(entry->d_name);
-		if (!(fcntl(fd, F_GETFD) & FD_CLOEXEC)) /* ours have it */
-			close(fd);
-	}
-	if (dir)
-		closedir(dir);
 }
 
 #define DETACH_MS 500
@@ -3622,7 +3846,7 @@ static void detach_all(void)
 		pid = fork();
 	if (!pid) {
 		setsid(); /* what the terminal sends is not for it */
-		close_inherited();
+		close_descriptors(false, -1);
 		close(fileno(out));
 		close(go[1]);
 		if (read(go[0], &byte, 1) < 0) /* until all is closed but here */
@@ -3745,11 +3969,10 @@ static int open_output(void)
 static int find_targets(void)
 {
 	size_t i;
-	int fd, n;
+	int n;
 
 	for (i = 0; i < env.npaths; i++) {
-		fd = open(env.paths[i], O_RDONLY | O_NONBLOCK | O_CLOEXEC); /* a fifo waits */
-		n = fd < 0 ? -errno : add_file(fd, env.paths[i], 0);
+		n = read_path(env.paths[i]);
 		if (n >= 0 && files[n].error)
 			n = files[n].error;
 		if (n < 0) {
@@ -3841,7 +4064,6 @@ static int trace(void)
 	if (!env.machine)
 		print_header();
 	run();
-	ending = true;
 	detach_all();
 	drain();
 	print_summary();

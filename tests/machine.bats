@@ -4,7 +4,7 @@
 # The whole machine under tlssnoop, and the children of a process: what ran before, what starts
 # later, what ends soon, containers, and hard circumstances. Each process says itself what it sent
 # and received, and the trace is compared with that. Needs root, curl, nginx, the programs next to
-# this file and tests/rustls, and mergerfs for one test.
+# this file and tests/rustls, and mergerfs for some tests.
 # It must never depend on what else runs on the machine, nor leave a process or a mount behind.
 
 # shellcheck disable=SC2030,SC2031,SC2153 # each test is a subshell of its own, and what it sets ends with it
@@ -681,6 +681,54 @@ let_go_unseen() {
 	wait_target
 	let_go_unseen
 	compare_witnesses --server "${WORKERS[0]}"
+}
+
+# serve LIMIT: tests/served.py has taken this
+serve() {
+	echo "$1" >&"$SERVE"
+	eventually 10 grep -qx "limit ${1:-None}" served.stdout
+}
+
+# says STATUS MESSAGE ARG...: tlssnoop does, in some seconds
+says() {
+	local status=0
+	timeout 30 "$TLSSNOOP" "${@:3}" >"$TRACE" 2>"$SNOOP_ERR" 3>&- || status=$?
+	((status == $1)) || fail "${*:3}: status $status"
+	grep -qxF "tlssnoop: $2" "$SNOOP_ERR" || fail "${*:3}: $(<"$SNOOP_ERR")"
+}
+
+@test "a file system that ceases to answer in the middle of a file" {
+	local program=$PWD/rustls/program why='its file system does not answer' symbols
+	mkdir real rustls
+	cp "$RELEASE/std_target" real/program
+	TARGET_OUT=served.stdout start_target "$PYTHON" "$TESTS/served.py" real rustls
+	UNDO+=("umount -l '$PWD/rustls'")
+	SERVE=$TARGET_STDIN
+	# a program that runs does not read its symbols, but tlssnoop does
+	symbols=$(readelf -SW real/program | sed -nE 's/.* SYMTAB +[0-9a-f]+ ([0-9a-f]+) .*/0x\1/p')
+	((symbols > 1000000))
+	serve $((symbols / 4096 * 4096))
+	start_nginx 1
+	start_machine
+	start_witness "$program" --truth TRUTH edges
+	fetch during /n/during
+	eventually 8 grep -q 'GET /n/during' "$TRACE" || fail 'lines wait'
+	! grep -q 'not looked at' "$SNOOP_ERR" || fail 'it did not wait'
+	eventually 30 grep -qx "tlssnoop: not looked at: $program: $why" "$SNOOP_ERR" || fail 'it does not say so'
+	grep -q '^tlssnoop: hint: start tlssnoop again when it does' "$SNOOP_ERR"
+	fetch after /n/after
+	stop_machine
+	compare_witnesses --server "${WORKERS[0]}"
+	rm "$WITNESS"/{during,after}.*
+
+	says 1 "not looked at: $program: $why" -p "$TARGET_PID"
+	says 1 "not looked at: $program: $why" -L -p "$TARGET_PID"
+	says 1 "cannot trace: $program: $why" -l "$program"
+	serve ''
+	start_tlssnoop -j -p "$TARGET_PID"
+	let_witnesses_go
+	ended_well
+	compare_witnesses
 }
 
 @test "a file system that ceases to answer when its files have their probes" {
