@@ -772,6 +772,71 @@ says() {
 	let_go_unseen
 }
 
+# make_idle FILE BYTES: a program of this size, nearly all holes, that does nothing
+make_idle() {
+	gcc -Wall -x c -o "$1.whole" - <<-EOF
+		#include <unistd.h>
+
+		const char data[$2] = {1};
+
+		int main(void) { return data[0] ? pause() : 0; }
+	EOF
+	cp --sparse=always "$1.whole" "$1"
+	rm "$1.whole"
+}
+
+@test "300 processes to look at: the lines of the first do not wait" {
+	local worst limit
+	own_libssl first
+	# what has used most time is looked at first
+	start_witness env "LD_LIBRARY_PATH=$PWD/first" "$PYTHON" -c 'if True:
+		import runpy, sys, time
+		while time.process_time() < 1:
+		    pass
+		del sys.argv[0]
+		runpy.run_path(sys.argv[0], run_name="__main__")' \
+		"$TESTS/py_target.py" --cert "$CERT" --key "$KEY" --truth TRUTH
+	make_idle small 1
+	make_idle large 600000000	# which takes a second
+	start_target "$PYTHON" -c 'if True:
+		import ctypes, os, signal, subprocess, sys
+		end_with_us = lambda: ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+		for n in range(300):
+		    kind = "small" if n % 41 else "large"
+		    subprocess.run(["cp", "--sparse=always", kind, f"{kind}{n}"], check=True)
+		    subprocess.Popen([f"./{kind}{n}"], preexec_fn=end_with_us)
+		print("ready", flush=True)
+		sys.stdin.readline()'
+	mkfifo pipe
+	# keeps the trace, and says by how many ms a line came later than what it tells
+	"$PYTHON" -c 'if True:
+		import datetime, json, os, sys
+		worst = 0
+		with open(sys.argv[1], "w", buffering=1) as trace:
+		    for line in sys.stdin:
+		        now = datetime.datetime.now(datetime.timezone.utc)
+		        then = datetime.datetime.fromisoformat(json.loads(line)["time"].replace("Z", "+00:00"))
+		        worst = max(worst, (now - then) / datetime.timedelta(milliseconds=1))
+		        trace.write(line)
+		print(round(worst))' "$TRACE" <pipe >worst 3>&- &
+	STARTED+=("$!")
+	"$TLSSNOOP" -j -v -B 131072 >pipe 2>"$SNOOP_ERR" 3>&- &
+	SNOOP_PID=$!
+	STARTED+=("$SNOOP_PID")
+	eventually 60 attached_below "$PWD/first" 1 || fail 'not attached'
+	let_witnesses_go
+	eventually 10 compare_witnesses || fail 'not all of it has come'
+	! grep '^Tracing' "$SNOOP_ERR" || fail 'all was looked at before the lines came'
+	line_comes '^Tracing' "$SNOOP_ERR" "$SNOOP_PID"
+	stop_machine
+	eventually 10 test -s worst
+	worst=$(<worst)
+	limit=$(awk -v n="$(nproc)" '{ print int(500 * ($1 > n ? $1 / n : 1)) }' /proc/loadavg)
+	echo "# the latest line came after $worst ms" >&3
+	((worst < limit)) || fail "$worst ms"
+	compare_witnesses
+}
+
 @test "a program of a gigabyte" {
 	local program
 	cp "$TESTS/ssl_target" huge1
