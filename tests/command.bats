@@ -3,7 +3,7 @@
 #
 # tlssnoop -- COMMAND: all of a command from its first byte, whatever it executes or starts, and the
 # command as it would be without: streams, status, signals, terminal. Each process says itself what
-# it sent and received. Needs root, curl, nginx, the programs next to this file and tests/rustls.
+# it sent and received. Needs root, curl, nginx, sudo, the programs next to this file, tests/rustls.
 # It must never compare with what a shell is believed to do, but with the same command in a shell.
 
 # shellcheck disable=SC2030,SC2031 # each test is a subshell of its own, and what it sets ends with it
@@ -152,9 +152,7 @@ keep_truth() {
 	# shellcheck disable=SC2016 # for sh
 	snoop_well su nobody -s /bin/sh -c 'curl -s --http1.1 --cacert "$WITNESS/ca" -o "$WITNESS/su.body" \
 		-D "$WITNESS/su.head" '"$(url su)"
-	[[ $(<"$WITNESS/su.body") == 'this is /n/su' ]]
-	(($(jq -s 'map(select(.uid == '"$(id -u nobody)"')) | length' "$TRACE") == $(wc -l <"$TRACE")))
-	has_exchange su
+	seen_of_nobody su
 
 	cp /usr/bin/curl "$BATS_TEST_TMPDIR/curl"
 	chmod 4755 "$BATS_TEST_TMPDIR/curl"
@@ -164,6 +162,30 @@ keep_truth() {
 		-D "$WITNESS/suid.head" -o "$WITNESS/suid.body" "$(url suid)"
 	[[ $(<"$WITNESS/suid.body") == 'this is /n/suid' ]]
 	has_exchange suid
+}
+
+# sudo_curl NAME: as nobody; sets SUDO, the command
+sudo_curl() {
+	SUDO=(sudo -n -u nobody curl -s --http1.1 --cacert "$WITNESS/ca" -o "$WITNESS/$1.body"
+		-D "$WITNESS/$1.head" "$(url "$1")")
+}
+
+# seen_of_nobody NAME: what its curl has said and got, and nothing else
+seen_of_nobody() {
+	[[ $(<"$WITNESS/$1.body") == "this is /n/$1" ]]
+	(($(jq -s 'map(select(.uid == '"$(id -u nobody)"' and .comm == "curl")) | length' "$TRACE") == $(wc -l <"$TRACE")))
+	has_exchange "$1"
+}
+
+@test "sudo, without and on a terminal" {
+	start_nginx 1
+	chmod 711 "$BATS_TEST_TMPDIR" "$BATS_FILE_TMPDIR" "$BATS_RUN_TMPDIR"
+	sudo_curl plain
+	snoop_well "${SUDO[@]}"
+	seen_of_nobody plain
+	sudo_curl terminal
+	"$PYTHON" "$TESTS/terminal.py" -- "$TLSSNOOP" -j -o "$TRACE" -- "${SUDO[@]}" >"$TARGET_OUT" 3>&-
+	seen_of_nobody terminal
 }
 
 # has_exchange NAME: one request, and all of the answer
