@@ -1258,6 +1258,12 @@ static bool in_all_processes(void)
 	return env.machine || env.follow;
 }
 
+/* Is a probe set in each process by itself? */
+static bool of_single_processes(void)
+{
+	return env.npids && !in_all_processes();
+}
+
 /* Was -k given? */
 static bool any_kind(void)
 {
@@ -2728,13 +2734,12 @@ static bool have_multi(void)
 {
 	static const struct site nowhere = {.offset = 1, .hook = &hooks[0]};
 	const struct site *sites[] = {&nowhere};
-	bool single = env.npids && !in_all_processes();
 	int prog = load_nothing(0, (enum bpf_attach_type)TRACE_UPROBE_MULTI);
 	bool yes = false;
 
 	if (prog >= 0) {
 		yes = link_multi(prog, "/", sites, 1, false, 0, 0) == -EBADF;
-		if (single)
+		if (of_single_processes())
 			yes &= !masked("pidfilter") &&
 			       link_multi(prog, "/", sites, 1, false, -1, 0) == -EINVAL;
 		close(prog);
@@ -2808,7 +2813,8 @@ static int check_kernel(void)
 	    !(has_capability(CAP_BPF) && has_capability(CAP_PERFMON))) {
 		complain("not permitted", "tracing",
 			 "it needs CAP_SYS_ADMIN, or CAP_BPF and "
-			 "CAP_PERFMON where the kernel has multi-uprobe links (Linux 6.10)");
+			 "CAP_PERFMON where the kernel has multi-uprobe links (Linux %s)",
+			 of_single_processes() ? "6.10" : "6.6");
 		hint("run tlssnoop as root (sudo); processes of others need CAP_SYS_PTRACE as well");
 		return -1;
 	}

@@ -220,12 +220,19 @@ overwrite() {
 # The program is found by its descriptor: its path may lead through directories that only root enters
 
 @test "not root" {
-	local fd
+	local fd options
 	exec {fd}<"$TLSSNOOP"
 	start_silent
 	refused 'not permitted: tracing: it needs CAP_SYS_ADMIN, or CAP_BPF and CAP_PERFMON where the kernel has multi-uprobe links (Linux 6.10)' \
 		"${NOBODY[@]}" "/proc/self/fd/$fd" -p "$TARGET_PID"
 	hinted 'root.*CAP_SYS_PTRACE'
+	for options in '' "-f -p $TARGET_PID" "-l $LIBSSL" '-- true'; do
+		# shellcheck disable=SC2086 # several
+		refused 'not permitted: tracing: it needs CAP_SYS_ADMIN, or CAP_BPF and CAP_PERFMON where the kernel has multi-uprobe links (Linux 6.6)' \
+			"${NOBODY[@]}" "/proc/self/fd/$fd" $options
+	done
+	[[ $(mandoc -T ascii "$TESTS/../man/tlssnoop.8" | col -b | tr -s '[:space:]' ' ') == \
+		*' multi-uprobe links (6.6, with -p and without -f 6.10)'* ]] || fail 'the manual says otherwise'
 	refused "cannot look into: pid $TARGET_PID (sleep): Permission denied" \
 		"${NOBODY[@]}" --inh-caps +sys_admin --ambient-caps +sys_admin \
 		"/proc/self/fd/$fd" -p "$TARGET_PID"
