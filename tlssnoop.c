@@ -1136,12 +1136,13 @@ struct file {
 	char no_decrypt[64];	      /* ciphers of rustls whose function was not found, or "" */
 	char no_encrypt[64];	      /* likewise; these are not decrypted either */
 	bool symbols;		      /* it has a .symtab */
-	bool old_states; /* those of rustls were found by its tables, but maybe not all */
-	int error;	 /* 0, or why nothing could be found in it */
-	bool told;	 /* the user knows that */
-	bool named;	 /* by -l: traced in whatever process runs it */
-	bool usual;	 /* found where libraries usually lie: the same */
-	bool everywhere; /* its probes are in all processes */
+	bool old_states;	 /* those of rustls were found by its tables, but maybe not all */
+	int error;		 /* 0, or why nothing could be found in it */
+	bool told;		 /* the user knows that */
+	bool named;		 /* by -l: traced in whatever process runs it */
+	bool usual;		 /* found where libraries usually lie: the same */
+	bool everywhere;	 /* its probes are in all processes */
+	struct leaving *leaving; /* its probes, as it is to be written to */
 };
 
 struct process {
@@ -1149,9 +1150,10 @@ struct process {
 	char comm[COMM_SIZE];
 	int pidfd;
 	bool gone;
-	bool execed;	  /* it runs another program than it did */
-	bool stale;	  /* it has mapped something new */
-	size_t *attached; /* numbers of files */
+	bool execed;		 /* it runs another program than it did */
+	struct leaving *leaving; /* the probes of that one */
+	bool stale;		 /* it has mapped something new */
+	size_t *attached;	 /* numbers of files */
 	size_t nattached;
 };
 
@@ -1170,6 +1172,13 @@ static size_t nprocesses;
 static struct process command; /* COMMAND, if there is one */
 static struct attachment *attachments;
 static size_t nattachments;
+
+/* What the kernel has */
+static struct {
+	bool cookie;	/* probes carry a number: 5.15 */
+	bool sleepable; /* programs that may wait for a page: 6.0 */
+	bool multi;	/* many probes in one link: 6.6; of single processes: 6.10 */
+} have;
 
 #define DETACH_THREADS 64
 
@@ -1207,9 +1216,33 @@ static void detach_from(size_t first)
 	}
 }
 
-/* Detaches what is in one process (or pid 0) and in one file (or -1) */
-static void detach_some(pid_t pid, int file)
+/* Attachments that a thread detaches */
+struct leaving {
+	pthread_t thread;
+	struct attachment *list;
+	size_t n;
+	bool over;
+};
+
+static size_t nleaving; /* there are so many of these */
+
+static void *leave_thread(void *ctx)
 {
+	struct leaving *l = ctx;
+
+	while (l->n)
+		detach(&l->list[--l->n]);
+	__atomic_store_n(&l->over, true, __ATOMIC_RELEASE);
+	return NULL;
+}
+
+/*
+ * Detaches what is in one process (or pid 0) and in one file (or -1): at once, which returns
+ * NULL, or, where the kernel takes seconds for it, while we go on.
+ */
+static struct leaving *detach_some(pid_t pid, int file)
+{
+	struct leaving some = {0}, *l;
 	size_t i, kept = 0;
 
 	for (i = 0; i < nattachments; i++) {
@@ -1218,9 +1251,41 @@ static void detach_some(pid_t pid, int file)
 		if ((pid && a->pid != pid) || (file >= 0 && a->file != file))
 			attachments[kept++] = *a;
 		else
-			detach(a);
+			*GROW(some.list, some.n) = *a;
 	}
 	nattachments = kept;
+	l = have.multi || !some.n ? NULL : malloc(sizeof(*l));
+	if (l) {
+		*l = some;
+		if (!pthread_create(&l->thread, NULL, leave_thread, l)) {
+			nleaving++;
+			return l;
+		}
+		free(l);
+	}
+	leave_thread(&some);
+	free(some.list);
+	return NULL;
+}
+
+/* Waits for the end of that */
+static void wait_for(struct leaving **l)
+{
+	if (!*l)
+		return;
+	pthread_join((*l)->thread, NULL);
+	free((*l)->list);
+	free(*l);
+	*l = NULL;
+	nleaving--;
+}
+
+static bool is_over(struct leaving **l)
+{
+	if (*l && !__atomic_load_n(&(*l)->over, __ATOMIC_ACQUIRE))
+		return false;
+	wait_for(l);
+	return true;
 }
 
 /* Returns 0 or -errno: ENOENT if there is no such process */
@@ -2130,14 +2195,24 @@ static void release_all(void)
 		release(&files[i]);
 }
 
-/* A file is another one although its inode is the same: probes do not fit any more */
+/* A file that has no probes any more is another one although its inode is the same */
+static void drop_file(struct file *f)
+{
+	release(f);
+	f->nsites = 0;
+	f->ino = 0;
+}
+
+/* Probes do not fit any more */
 static void forget_file(size_t n)
 {
-	detach_some(0, n);
-	release(&files[n]);
-	files[n].nsites = 0;
-	files[n].ino = 0;
+	if (!files[n].leaving)
+		files[n].leaving = detach_some(0, n);
+	wait_for(&files[n].leaving);
+	drop_file(&files[n]);
 }
+
+static bool queue_processes(void);
 
 /*
  * Somebody wants to write to a file that has probes.  The kernel would set them into
@@ -2146,18 +2221,27 @@ static void forget_file(size_t n)
  */
 static void let_write(void)
 {
-	size_t i;
+	struct file *f;
 
-	if (!lease_broken)
+	if (!lease_broken && !nleaving)
 		return;
 	lease_broken = 0;
-	for (i = 0; i < nfiles; i++) {
-		if (!files[i].everywhere || files[i].fd < 0 ||
-		    fcntl(files[i].fd, F_GETLEASE) == F_RDLCK)
+	for (f = files; f < files + nfiles; f++) {
+		if (f->leaving) {
+			if (!is_over(&f->leaving))
+				continue;
+			drop_file(f);
+			if (in_all_processes()) /* who has begun to run it meanwhile? */
+				queue_processes();
 			continue;
-		if (files[i].named)
-			complain("no longer traced", safe(files[i].path), "it is written to");
-		forget_file(i);
+		}
+		if (!f->everywhere || f->fd < 0 || fcntl(f->fd, F_GETLEASE) == F_RDLCK)
+			continue;
+		if (f->named)
+			complain("no longer traced", safe(f->path), "it is written to");
+		f->leaving = detach_some(0, f - files);
+		if (!f->leaving)
+			drop_file(f);
 	}
 }
 
@@ -2687,12 +2771,6 @@ struct multi_uprobe_attr {
 	__u32 pid;
 	__u32 unused;
 };
-
-static struct {
-	bool cookie;	/* probes carry a number: 5.15 */
-	bool sleepable; /* programs that may wait for a page: 6.0 */
-	bool multi;	/* many probes in one link: 6.6; of single processes: 6.10 */
-} have;
 
 static struct tlssnoop_bpf *skel;
 /* the same with the programs of rare shapes, once one is needed: the verifier takes its time */
@@ -3354,7 +3432,7 @@ static int attach_process(struct process *p)
 /* The process runs another program: what was attached to the old one goes */
 static void forget_attachments(struct process *p)
 {
-	detach_some(p->pid, -1);
+	p->leaving = detach_some(p->pid, -1);
 	p->nattached = 0;
 	p->execed = false;
 	p->stale = true;
@@ -3530,15 +3608,17 @@ static void read_watch(struct watch *w)
 
 static void attach_new(void)
 {
+	struct process *p;
 	size_t i;
 
 	for (i = 0; i < nwatches; i++)
 		read_watch(&watches[i]);
-	for (i = 0; i < nprocesses; i++) {
-		if (processes[i].execed)
-			forget_attachments(&processes[i]);
-		if (processes[i].stale && !processes[i].gone)
-			attach_process(&processes[i]);
+	for (p = processes; p < processes + nprocesses; p++) {
+		if (p->execed && is_over(&p->leaving))
+			forget_attachments(p);
+		/* while they are there, new ones would report everything twice */
+		if (p->stale && !p->gone && is_over(&p->leaving))
+			attach_process(p);
 	}
 }
 
@@ -3845,11 +3925,16 @@ static void detach_all(void)
 	int go[2];
 	pid_t pid = -1;
 	char byte;
+	size_t i;
 
 	if (skel && skel->bss)
 		skel->bss->nobody_reads = true;
-	if (nattachments && !have.multi && !pipe2(go, O_CLOEXEC))
+	for (i = 0; i < nfiles; i++) /* who writes to it waits for that */
+		if (files[i].leaving)
+			forget_file(i);
+	if ((nattachments || nleaving) && !have.multi && !pipe2(go, O_CLOEXEC))
 		pid = fork();
+	nleaving = 0; /* the child has those as well */
 	if (!pid) {
 		setsid(); /* what the terminal sends is not for it */
 		close_descriptors(false, -1);
@@ -4013,6 +4098,7 @@ static void look_at_machine(void)
 		let_write();
 		look_at_queue();
 		consume();
+		total = MAX(total, nqueue); /* they may have been listed again */
 		if (isatty(STDERR_FILENO) && !env.quiet && now() - began > 1000000000ULL) {
 			fprintf(stderr, "\rtlssnoop: looked at %zu of %zu processes",
 				total - nqueue, total);

@@ -636,6 +636,71 @@ seen_whole_but() {
 	seen_whole
 }
 
+# start_pacer: a program that talks TLS to itself for some seconds, with a pause after each message
+start_pacer() {
+	make_certificate
+	cat >"$BATS_TEST_TMPDIR/pacer.py" <<-EOF
+		import socket, ssl, sys, threading, time
+		contexts = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.create_default_context(cafile="$CERT")
+		contexts[0].load_cert_chain("$CERT", "$KEY")
+		print("ready", flush=True)
+		sys.stdin.readline()
+		ends = socket.socketpair()
+		greeting = threading.Thread(target=lambda: tls.append(contexts[0].wrap_socket(ends[0], server_side=True)))
+		tls = []
+		greeting.start()
+		client = contexts[1].wrap_socket(ends[1], server_hostname="localhost")
+		greeting.join()
+		with open("$TRUTH", "w", encoding="ascii") as truth:
+		    for i in range(997):
+		        message = b"message %d" % i
+		        for way, end in ("write", client), ("read", tls[0]):
+		            assert (end.send(message) if way == "write" else end.recv(100)) in (message, len(message))
+		            print(way, end.fileno(), message.hex(), file=truth)
+		        time.sleep(0.004)
+	EOF
+	start_target /usr/bin/python3 "$BATS_TEST_TMPDIR/pacer.py"
+	PACER=$TARGET_PID
+}
+
+# lines_in_time OPTION...: those of the pacer while COMMAND is done with OTHER, without multi-uprobe links
+lines_in_time() {
+	watch_lines
+	TRACE=$LINES start_tlssnoop -v -j "$@" -p "$PACER" -p "$OTHER"
+	go
+	"$COMMAND"
+	wait_pid 60 "$PACER" || fail "the target failed" "$(cat "$TARGET_ERR")"
+	kill "$OTHER"
+	ended_well
+	lines_within 150
+	TARGET_PID=$PACER compare json
+	rm "$LINES"
+}
+
+executes() {
+	echo go >&"$OTHER_STDIN"
+	eventually 60 attached_below "$BATS_TEST_TMPDIR" 2 || fail 'the program is not traced'
+}
+
+is_written_to() {
+	echo >>"$OWN"
+}
+
+@test "lines do not wait for probes that go one after the other" {
+	export TLSSNOOP_WITHOUT=multi
+	own_libssl
+	for COMMAND in executes is_written_to; do
+		start_target env "LD_PRELOAD=$OWN" sh -c 'echo ready; read line; exec sleep 60'
+		OTHER=$TARGET_PID OTHER_STDIN=$TARGET_STDIN
+		start_pacer
+		if [[ $COMMAND == executes ]]; then
+			lines_in_time
+		else
+			lines_in_time -f -B 131072
+		fi
+	done
+}
+
 # own_libssl: sets OWN, a copy of libssl that the targets of this test load
 own_libssl() {
 	OWN=$BATS_TEST_TMPDIR/lib/$(basename "$LIBSSL")

@@ -129,6 +129,25 @@ instead_of_tlssnoop() {
 	TLSSNOOP=$script
 }
 
+# watch_lines: what goes to LINES comes to the trace, and it is seen how late
+watch_lines() {
+	LINES=$BATS_TEST_TMPDIR/lines
+	mkfifo "$LINES"
+	"$PYTHON" "$TESTS/late.py" "$TRACE" <"$LINES" >"$LINES.late" 3>&- &
+	STARTED+=("$!")
+}
+
+# lines_within MS: no line came later, after tlssnoop has ended; or longer, if there is more than one
+# who wants a processor
+lines_within() {
+	local late limit
+	eventually 10 test -s "$LINES.late" || fail 'no lines'
+	late=$(<"$LINES.late")
+	limit=$(awk -v n="$(nproc)" -v ms="$1" '{ print int(ms * ($1 > n ? $1 / n : 1)) }' /proc/loadavg)
+	echo "# the latest line came after $late ms" >&3
+	((late < limit)) || fail "a line came after $late ms"
+}
+
 # ended_well: tlssnoop has ended, content
 ended_well() {
 	wait_tlssnoop
@@ -365,6 +384,11 @@ chroot_with_target() {
 	mkdir -p "$ROOT"
 	ldd "$TESTS/ssl_target" | grep -o '/[^ ]*' | xargs cp --parents -L -t "$ROOT"
 	cp "$TESTS/ssl_target" "$ROOT/ssl_target"
+}
+
+# attached_below DIRECTORY COUNT: so many times were probes of a libssl there attached
+attached_below() {
+	(($(grep -c "^tlssnoop: attached: $1/.*: SSL_write at " "$SNOOP_ERR") >= $2))
 }
 
 # our_objects KIND: ids of the BPF programs or links ("prog", "link") that tlssnoop holds
