@@ -684,6 +684,13 @@ static __u64 now(void)
 	return clock_ns(CLOCK_MONOTONIC) - ahead;
 }
 
+static __u64 deadline = -1ULL; /* of -d */
+
+static bool is_end(void)
+{
+	return done || interrupted || now() >= deadline;
+}
+
 /* Nothing can be written any more: what still comes is only counted */
 static void output_failed(void)
 {
@@ -1570,8 +1577,8 @@ static bool ends_within(pid_t pid, unsigned int ms)
 }
 
 /*
- * Closes descriptors: those that we opened, but for one and for messages; or those that we were
- * given, as who waits for the end of a pipe is not to wait for a child of ours.
+ * Closes descriptors, but for one: those that we opened; or those that we were given, as who
+ * waits for the end of a pipe is not to wait for a child of ours.
  */
 static void close_descriptors(bool ours, int but)
 {
@@ -1602,8 +1609,7 @@ static pid_t fork_reader(int but)
 		prctl(PR_SET_PDEATHSIG, SIGKILL);
 		setsid(); /* what the terminal sends is not for it */
 		close_descriptors(true, but);
-		close(STDIN_FILENO);
-		close(STDOUT_FILENO);
+		close_descriptors(false, STDERR_FILENO);
 	}
 	return pid;
 }
@@ -1687,35 +1693,30 @@ static int read_servers(pid_t pid, struct mount **list)
 	return n;
 }
 
-#define MOUNTS_MS 1000 /* ours are asked for with each file that is read */
+#define MOUNTS_MS 100 /* they are asked for with each file that is read */
 
 /* Is fn true of any mount of a server that a process sees?  -1: it does not tell */
 static int any_server(pid_t pid, bool (*fn)(const struct mount *m, const void *ctx),
 		      const void *ctx)
 {
-	static struct mount *ours;
-	static __u64 until;
-	static int nours;
-	struct mount *its, *list;
-	int n, i;
+	static struct {
+		pid_t pid;
+		__u64 until;
+		struct mount *list;
+		int n;
+	} last[2], *l; /* of another process, and of ours */
+	int i;
 
-	if (pid == getpid()) {
-		if (now() >= until) {
-			free(ours);
-			nours = read_servers(pid, &ours);
-			until = now() + MOUNTS_MS * 1000000ULL;
-		}
-		its = NULL;
-		list = ours;
-		n = nours;
-	} else {
-		n = read_servers(pid, &its);
-		list = its;
+	l = &last[pid == getpid()];
+	if (l->pid != pid || now() >= l->until) {
+		free(l->list);
+		l->n = read_servers(pid, &l->list);
+		l->pid = pid;
+		l->until = now() + MOUNTS_MS * 1000000ULL;
 	}
-	for (i = 0; i < n && !fn(&list[i], ctx); i++)
+	for (i = 0; i < l->n && !fn(&l->list[i], ctx); i++)
 		;
-	free(its);
-	return n < 0 ? n : i < n;
+	return l->n < 0 ? l->n : i < l->n;
 }
 
 static bool is_server_of(const struct mount *m, const void *ctx)
@@ -1897,13 +1898,18 @@ static void find_versions(struct elfsym *elf, struct file *f)
 
 /*
  * Enough for probes: who closes a file of a server after more than that waits for its answer,
- * and no signal ends that (fuse_flush()).
+ * and no signal ends that (fuse_flush()).  To set a probe takes the page that it is for, which
+ * is to be in memory by then.
  */
 static void keep_path(struct file *f)
 {
-	char path[32];
+	char path[32], code[16];
+	size_t i;
 	int fd;
 
+	for (i = 0; i < f->nsites; i++)
+		if (pread(f->fd, code, sizeof(code), f->sites[i].offset) < 0)
+			break; /* setting it will fail as well, and tell why */
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", f->fd);
 	fd = open(path, O_PATH | O_CLOEXEC);
 	if (fd < 0)
@@ -2097,17 +2103,13 @@ static void go_on_printing(void);
 /* in the child */
 static void tell_finding(int to, pid_t pid, const struct mapping *m)
 {
-	size_t before = nfiles, i;
+	size_t before = nfiles;
 	struct finding it = {.n = read_mapping(pid, m)};
-	ssize_t told = 0;
-	char code[16];
+	ssize_t told;
 
 	if (it.n >= 0 && (size_t)it.n == before)
 		it.file = files[before];
 	it.path_only = fcntl(it.file.fd, F_GETFL) & O_PATH;
-	/* to set a probe takes the page that it is for: it is to be in memory */
-	for (i = 0; i < it.file.nsites && told >= 0; i++)
-		told = pread(it.file.fd, code, sizeof(code), it.file.sites[i].offset);
 	told = write(to, &it, sizeof(it));
 	if (told > 0 && it.file.nsites)
 		told = write(to, it.file.sites, it.file.nsites * sizeof(*it.file.sites));
@@ -2159,17 +2161,17 @@ static int read_apart(pid_t pid, const struct mapping *m, bool served)
 		tell_finding(ends[1], pid, m);
 	close(ends[1]);
 	pfd = (struct pollfd){.fd = ends[0], .events = POLLIN};
-	while (child > 0 && !interrupted && now() < end && poll(&pfd, 1, POLL_MS) <= 0)
+	while (child > 0 && !is_end() && now() < end && poll(&pfd, 1, POLL_MS) <= 0)
 		go_on_printing();
 	if (child < 0)
 		n = -ENOMEM;
-	else if (interrupted)
+	else if (is_end())
 		n = -EINTR;
 	else if (poll(&pfd, 1, 0) > 0)
 		n = take_finding(from, child, m->path);
 	if (child > 0)
 		kill(child, SIGKILL);
-	if (child > 0 && n != -ETIMEDOUT && !interrupted)
+	if (child > 0 && n != -ETIMEDOUT && n != -EINTR)
 		waitpid(child, NULL, 0);
 	if (from)
 		fclose(from);
@@ -3887,7 +3889,6 @@ static bool any_left(void)
 
 static void run(void)
 {
-	__u64 deadline = now() + env.duration * 1000000000ULL;
 	struct pollfd fds[1 + nwatches];
 	bool more = false, left = true;
 	size_t i;
@@ -3897,7 +3898,9 @@ static void run(void)
 		fds[1 + i].fd = watches[i].fd;
 	for (i = 0; i < 1 + nwatches; i++)
 		fds[i].events = POLLIN;
-	while (!done && !interrupted && left) {
+	if (env.duration)
+		deadline = now() + env.duration * 1000000000ULL;
+	while (!is_end() && left) {
 		if (!more && !nqueue)
 			poll(fds, 1 + nwatches, POLL_MS);
 		let_write();
@@ -3907,8 +3910,6 @@ static void run(void)
 		see_to_stopped();
 		attach_new();
 		look_at_queue();
-		if (env.duration && now() >= deadline)
-			break;
 	}
 }
 
@@ -4094,7 +4095,7 @@ static void look_at_machine(void)
 
 	queue_processes();
 	total = nqueue;
-	while (nqueue && !interrupted && !done) {
+	while (nqueue && !is_end()) {
 		let_write();
 		look_at_queue();
 		consume();
