@@ -1607,7 +1607,8 @@ static pid_t fork_reader(int but)
 
 	if (!pid) {
 		prctl(PR_SET_PDEATHSIG, SIGKILL);
-		setsid(); /* what the terminal sends is not for it */
+		setsid();	 /* what the terminal sends is not for it */
+		started = false; /* nor are facts */
 		close_descriptors(true, but);
 		close_descriptors(false, STDERR_FILENO);
 	}
@@ -1629,9 +1630,12 @@ struct mapping {
  */
 #define SERVER_MS 2000
 
+static void go_on_printing(void);
+
 static bool answers(const char *path)
 {
 	pid_t pid = fork_reader(-1);
+	__u64 end = now() + SERVER_MS * 1000000ULL;
 	struct stat st;
 	char byte;
 	bool yes;
@@ -1642,7 +1646,11 @@ static bool answers(const char *path)
 		_exit(fd >= 0 && !fstat(fd, &st) && S_ISREG(st.st_mode) &&
 		      pread(fd, &byte, 1, 0) < 0);
 	}
-	yes = pid < 0 || ends_within(pid, SERVER_MS);
+	yes = pid < 0;
+	while (!yes && !is_end() && now() < end) {
+		yes = ends_within(pid, POLL_MS);
+		go_on_printing();
+	}
 	if (!yes)
 		kill(pid, SIGKILL);
 	return yes;
@@ -1742,31 +1750,6 @@ static bool on_server(pid_t pid, const struct mapping *m)
 	dev_minor = m->dev_minor;
 	yes = any;
 	return yes;
-}
-
-/* For so long it is not asked again for another file: a machine may run many of one server */
-#define SILENT_MS 60000
-
-static unsigned int silent_major, silent_minor; /* of the server that did not answer */
-static __u64 silent_until;
-
-/* The server of a mapping's file does not answer */
-static void is_silent(const struct mapping *m)
-{
-	silent_major = m->dev_major;
-	silent_minor = m->dev_minor;
-	silent_until = now() + SILENT_MS * 1000000ULL;
-}
-
-/* Can the file of a mapping be reached, which path leads to? */
-static bool reaches(const struct mapping *m, const char *path)
-{
-	if (m->dev_major == silent_major && m->dev_minor == silent_minor && now() < silent_until)
-		return false;
-	if (answers(path))
-		return true;
-	is_silent(m);
-	return false;
 }
 
 #define DIRS 2 /* where debug files may lie, and where libraries do */
@@ -2098,8 +2081,6 @@ struct finding {
 	struct file file; /* .fd is the child's */
 };
 
-static void go_on_printing(void);
-
 /* in the child */
 static void tell_finding(int to, pid_t pid, const struct mapping *m)
 {
@@ -2279,17 +2260,29 @@ static int read_path(const char *path)
 	return answers(path) ? read_apart(0, &m, true) : -ETIMEDOUT;
 }
 
+/* For so long it is not asked again for another file: a machine may run many of one server */
+#define SILENT_MS 60000
+
 static bool left_out; /* a file of a server was */
 
 /* As read_mapping(), but a file of a server that does not answer is left out; path leads to it */
 static int read_served(pid_t pid, const struct mapping *m, const char *path)
 {
-	int n = reaches(m, path) ? read_apart(pid, m, true) : -ETIMEDOUT;
+	static unsigned int dev_major, dev_minor; /* of the server that did not answer */
+	static __u64 until;
+	int n;
 
-	if (n != -ETIMEDOUT)
-		return n;
-	is_silent(m);
-	complain("not looked at", safe(m->path), "%s", elf_error(n));
+	if (m->dev_major != dev_major || m->dev_minor != dev_minor || now() >= until) {
+		n = answers(path) ? read_apart(pid, m, true) : -ETIMEDOUT;
+		if (n != -ETIMEDOUT)
+			return n;
+		if (is_end())
+			return -EINTR;
+		dev_major = m->dev_major;
+		dev_minor = m->dev_minor;
+		until = now() + SILENT_MS * 1000000ULL;
+	}
+	complain("not looked at", safe(m->path), "%s", elf_error(-ETIMEDOUT));
 	if (!left_out)
 		hint("start tlssnoop again when it does, to see what such processes say");
 	left_out = true;
@@ -3338,7 +3331,7 @@ static void warn_half(const struct file *f)
 static int attach_everywhere(struct file *f)
 {
 	struct stat st;
-	bool leased;
+	bool leased, served;
 	int err;
 
 	if (f->everywhere)
@@ -3346,7 +3339,8 @@ static int attach_everywhere(struct file *f)
 	f->everywhere = true;
 	/* for let_write(); a library of the system is replaced, but a program may be written to */
 	leased = !fcntl(f->fd, F_SETLEASE, F_RDLCK);
-	if (fstat(f->fd, &st) || !unchanged(&f->state, &st)) {
+	served = fcntl(f->fd, F_GETFL) & O_PATH; /* and not asked again */
+	if (!served && (fstat(f->fd, &st) || !unchanged(&f->state, &st))) {
 		complain("cannot trace", safe(f->path), "it is written to");
 		err = -ESTALE;
 	} else {
@@ -3866,9 +3860,10 @@ static bool consume(void)
 /* Where something takes long */
 static void go_on_printing(void)
 {
+	if (!started)
+		return;
 	let_write();
-	if (started)
-		consume();
+	consume();
 }
 
 /* Is any process left?  A process that is gone takes its probes with it. */

@@ -129,6 +129,35 @@ instead_of_tlssnoop() {
 	TLSSNOOP=$script
 }
 
+# start_pacer: a program that talks TLS to itself for some seconds, with a pause after each message;
+# sets PACER
+start_pacer() {
+	make_certificate
+	cat >"$BATS_TEST_TMPDIR/pacer.py" <<-EOF
+		import socket, ssl, sys, threading, time
+		contexts = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.create_default_context(cafile="$CERT")
+		contexts[0].load_cert_chain("$CERT", "$KEY")
+		print("ready", flush=True)
+		sys.stdin.readline()
+		ends = socket.socketpair()
+		greeting = threading.Thread(target=lambda: tls.append(contexts[0].wrap_socket(ends[0], server_side=True)))
+		tls = []
+		greeting.start()
+		client = contexts[1].wrap_socket(ends[1], server_hostname="localhost")
+		greeting.join()
+		with open("$TRUTH", "w", encoding="ascii") as truth:
+		    for i in range(997):
+		        message = b"message %d" % i
+		        for way, end in ("write", client), ("read", tls[0]):
+		            assert (end.send(message) if way == "write" else end.recv(100)) in (message, len(message))
+		            print(way, end.fileno(), message.hex(), file=truth)
+		        time.sleep(0.004)
+	EOF
+	start_target /usr/bin/python3 "$BATS_TEST_TMPDIR/pacer.py"
+	# shellcheck disable=SC2034 # the tests use it
+	PACER=$TARGET_PID
+}
+
 # watch_lines: what goes to LINES comes to the trace, and it is seen how late
 watch_lines() {
 	LINES=$BATS_TEST_TMPDIR/lines

@@ -692,6 +692,32 @@ says() {
 	grep -qxF "tlssnoop: $2" "$SNOOP_ERR" || fail "${*:3}: $(<"$SNOOP_ERR")"
 }
 
+@test "lines do not wait for a file system that does not answer" {
+	local stdin
+	start_served 0
+	start_target "$PYTHON" -c 'if True:
+		import ctypes, os, sys
+		file = os.open(sys.argv[1], os.O_RDONLY)
+		print("ready", flush=True)
+		sys.stdin.readline()
+		ctypes.CDLL(None).mmap(None, ctypes.c_size_t(4096), 5, 2, file, 0)	# of which the server does not hear
+		sys.stdin.readline()' "mounted/${LIBSSL##*/}"
+	kill -STOP "$FUSE_PID"
+	stdin=$TARGET_STDIN
+	start_pacer
+	watch_lines
+	TRACE=$LINES start_machine
+	go
+	echo map >&"$stdin"
+	wait_pid 60 "$PACER" || fail 'the target failed' "$(<"$TARGET_ERR")"
+	grep -q "^tlssnoop: not looked at: $PWD/mounted/" "$SNOOP_ERR" || fail 'it is not asked for'
+	stop_machine
+	lines_within 150
+	grep "\"pid\":$PACER," "$TRACE" >"$TRACE.own"
+	TRACE=$TRACE.own TARGET_PID=$PACER compare json
+	kill -CONT "$FUSE_PID"
+}
+
 @test "a file system that ceases to answer in the middle of a file" {
 	local program=$PWD/rustls/program why='its file system does not answer' symbols
 	mkdir real rustls
