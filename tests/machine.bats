@@ -838,7 +838,7 @@ make_idle() {
 	! grep '^Tracing' "$SNOOP_ERR" || fail 'all was looked at before the lines came'
 	line_comes '^Tracing' "$SNOOP_ERR" "$SNOOP_PID"
 	stop_machine
-	lines_within 500
+	lines_within 250
 	compare_witnesses
 }
 
