@@ -99,7 +99,7 @@ enum elfsym_role {
 	ELFSYM_ENCRYPT = 1, /* rustls's MessageEncrypter::encrypt, 0.24: RecordEncrypter */
 	ELFSYM_DECRYPT,	    /* rustls's MessageDecrypter::decrypt, 0.24: RecordDecrypter */
 	ELFSYM_NO_DECRYPT,  /* no function: that of the cipher with this encrypt is not found */
-	ELFSYM_NO_ENCRYPT,  /* no function: neither is found of this cipher, but of its sibling */
+	ELFSYM_NO_ENCRYPT,  /* no function: this may be encrypt, but its decrypt is not found */
 	ELFSYM_HANDLE,	    /* rustls's ExpectTraffic::handle */
 	ELFSYM_EARLY,	    /* rustls's ExpectEarlyData::handle */
 	ELFSYM_SSL_READ,    /* OpenSSL's, with the arguments and the result of SSL_read_ex */

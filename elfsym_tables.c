@@ -517,33 +517,12 @@ static void find_decrypters(struct search *s)
 	}
 }
 
-/*
- * A provider has ChaCha20 and GCM for TLS 1.2.  In what is not optimised, ChaCha20 of
- * aws-lc-rs looks like nothing, as its overhead is what another function returns.  The
- * encrypt of a GCM that is alone.
- */
-static uint64_t lonely_gcm(const struct search *s)
-{
-	const struct cipher *c, *gcm = NULL;
-	int more = 0;
-
-	for (c = s->ciphers; c < s->ciphers + s->nciphers; c++) {
-		if (!c->believed || c->certain || is_tls13(c))
-			continue;
-		if (!c->common)
-			gcm = c;
-		more += c->common ? -1 : 1;
-	}
-	return more > 0 ? gcm->encrypter.method[0] : 0;
-}
-
 /* A program is optimised as a whole: what is uncertain counts where nothing is certain */
 static bool find_rustls(struct finder *f)
 {
 	struct search s = {.f = f, .im = f->im};
 	bool tls13 = false;
 	struct cipher *c;
-	uint64_t alone;
 	size_t k;
 
 	if (find_encrypters(&s, true) || find_encrypters(&s, false))
@@ -557,18 +536,19 @@ static bool find_rustls(struct finder *f)
 		tls13 |= c->believed && is_tls13(c);
 	}
 	for (c = s.ciphers; c < s.ciphers + s.nciphers && tls13; c++) {
-		c->believed &= !only_tag(c) || tls13_has_tag(&s, c->tag);
-		if (!c->believed)
+		if (only_tag(c) && !tls13_has_tag(&s, c->tag))
 			continue;
+		if (!c->believed) {
+			if (only_tag(c))
+				add_hit(f, ELFSYM_NO_ENCRYPT, c->name, c->encrypter.method[0]);
+			continue;
+		}
 		add_hit(f, ELFSYM_ENCRYPT, c->name, c->encrypter.method[0]);
 		for (k = 0; k < c->ndecrypt; k++)
 			add_hit(f, ELFSYM_DECRYPT, c->name, c->decrypt[k]);
 		if (!c->ndecrypt)
 			add_hit(f, ELFSYM_NO_DECRYPT, c->name, c->encrypter.method[0]);
 	}
-	alone = tls13 ? lonely_gcm(&s) : 0;
-	if (alone)
-		add_hit(f, ELFSYM_NO_ENCRYPT, "tls12-chacha", alone);
 	free(s.ciphers);
 	free(s.leads.v);
 	free(s.users.v);
