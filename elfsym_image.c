@@ -270,16 +270,19 @@ static uint64_t unwind_function(const struct image *im, size_t i)
 }
 
 /*
- * A segment with code.  In some static programs its constants are in it as well: then
- * .eh_frame_hdr is among them, and code is only from the first function to the last.
+ * A segment with code.  In some programs, as linkers make them for arm64, constants are in it
+ * as well: then .eh_frame_hdr is among them, and code is only from the first function to the
+ * last.  Without it there is no telling where, if what the file begins with is code's: all is both.
  */
 static void add_text(struct image *im, uint64_t address, uint64_t size, uint64_t offset)
 {
 	uint64_t end = address + size, from = end, to = address;
 	size_t i;
 
-	if (im->unwind - address >= size) {
+	if (!im->npairs || im->unwind - address >= size) {
 		add_range(im->text, &im->ntext, address, size, offset);
+		if (!offset)
+			add_range(im->data, &im->ndata, address, size, offset);
 		return;
 	}
 	for (i = 0; i < im->npairs; i++) {

@@ -360,6 +360,19 @@ rustls_symbols() {
 		-e 's/^(\w+) [tT] .*ExpectEarlyData.*[E$]6handle.*/early \1/p' | sort -u
 }
 
+# without_unwind FILE: takes the program header of its .eh_frame_hdr away
+without_unwind() {
+	"$PYTHON" - "$1" <<-'END'
+		import struct, sys
+		data = bytearray(open(sys.argv[1], "rb").read())
+		first, size, n = *struct.unpack_from("<Q", data, 32), *struct.unpack_from("<HH", data, 54)
+		at, = (at for at in range(first, first + size * n, size)
+		       if struct.unpack_from("<I", data, at)[0] == 0x6474e550)
+		data[at:at + 4] = bytes(4)
+		open(sys.argv[1], "wb").write(data)
+	END
+}
+
 # hide ADDRESS...: no table of $PROGRAM leads to these functions any more
 hide() {
 	"$PYTHON" - "$PROGRAM" "$@" <<-'END'

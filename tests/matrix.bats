@@ -63,9 +63,9 @@ refused() {
 	wait_target
 }
 
-# same_functions PROGRAM STRIPPED PACKAGE: by tables and by symbols, of which there are some
+# same_functions PROGRAM STRIPPED PACKAGE [ROLES]: by tables and by symbols, of which there are some
 same_functions() {
-	local copy=$BATS_TEST_TMPDIR/functions roles='encrypt|decrypt|handle|early'
+	local copy=$BATS_TEST_TMPDIR/functions roles=${4:-encrypt|decrypt|handle|early}
 	# their handle is not used: not all of them can be found
 	[[ $3 != rustls-0.20 ]] || roles='encrypt|decrypt'
 	# as silent as it is alike
@@ -123,6 +123,8 @@ arm64() {
 		"$TESTS/matrix/build-arm64" "$1" "${2:-release}")
 	aarch64-linux-gnu-strip -o "$copy" "$directory/matrix_target"
 	same_functions "$directory/matrix_target" "$copy" "$1"
+	without_unwind "$copy"
+	same_functions "$directory/matrix_target" "$copy" "$1" 'encrypt|handle|early'
 }
 
 THIN=(release LTO=thin)

@@ -30,6 +30,17 @@ stripped() {
 	done
 }
 
+# without .eh_frame_hdr, some of decrypt may be missed
+@test "no .eh_frame_hdr" {
+	local copy=$BATS_TEST_TMPDIR/stripped
+	strip -o "$copy" "$RELEASE/std_target"
+	rustls_symbols "$RELEASE/std_target" >"$copy.expected"
+	without_unwind "$copy"
+	"$TABLES" "$copy" | cut -d ' ' -f 1,3 | grep -v '^no-decrypt ' | sort -u >"$copy.found"
+	diff -u <(grep -v '^decrypt ' "$copy.expected") <(grep -v '^decrypt ' "$copy.found")
+	[[ -z $(comm -13 "$copy.expected" "$copy.found") ]]
+}
+
 # found FILE: the roles of what is found in a file
 found() {
 	echo "# $1"
