@@ -403,7 +403,7 @@ low_stacks() {
 	local bytes name functions programs
 	stacks <"$SNOOP_ERR" >"$TRACE.stacks"
 	cat "$TRACE.stacks"
-	programs=$(cut -d ' ' -f 1 "$TRACE.stacks" | sort -u | wc -l)
+	programs=$(wc -l <"$TRACE.stacks")
 	((programs == $(grep -c 'BEGIN PROG LOAD LOG' "$SNOOP_ERR") && programs >= $1)) ||
 		fail "$programs programs"
 	while read -r name bytes functions; do
