@@ -52,6 +52,8 @@
 #define RECORDS_KEPT 32			   /* of what a socket received */
 
 #define ALERT_SIZE	    2
+#define FINISHED_SHA256	    (4 + 32 + 17) /* a record of TLS 1.3, with header and tag */
+#define FINISHED_SHA384	    (4 + 48 + 17)
 #define CTYPE_CHANGE_CIPHER 20
 #define CTYPE_HANDSHAKE	    22
 #define CTYPE_APPDATA	    23
@@ -100,6 +102,7 @@ struct socket {
 	struct record records[RECORDS_KEPT];
 	size_t nrecords;
 	__u8 cipher;	 /* enum cipher */
+	bool accepted;	 /* it is a server's: its first message came in */
 	bool changed[2]; /* the last record, by direction, was: from now on encrypted */
 	__u64 half[2];	 /* plaintext that may be left of the one read last, by its inner */
 	__u64 unknown;	 /* bytes behind those that were not looked at */
@@ -1053,6 +1056,17 @@ static void push_place(struct socket *s, struct thread *t, __u64 addr, __u64 byt
 }
 
 /*
+ * Is the record, the first one behind the change of cipher, of the handshake and no data?  At a
+ * client always; at a server it is Finished, unless it has said nothing yet or the length is
+ * another one: early data.
+ */
+static bool ends_handshake(const struct socket *s, __u16 length)
+{
+	return s->changed[DIR_READ] && s->fd[DIR_WRITE] >= 0 &&
+	       (!s->accepted || length == FINISHED_SHA256 || length == FINISHED_SHA384);
+}
+
+/*
  * Follows the records through the bytes that were received.  Several of them are decrypted
  * where they are, or one after the other at the front, to which rustls 0.23 moves what
  * is left.
@@ -1061,7 +1075,7 @@ static void received(struct socket *s, struct thread *t, const struct io *io)
 {
 	__u64 at = io->lead, front = io->addr;
 	struct record r, *before = unfinished(s, false);
-	bool first;
+	bool data;
 	size_t i;
 
 	if (before) {
@@ -1074,8 +1088,7 @@ static void received(struct socket *s, struct thread *t, const struct io *io)
 	if (at && at <= io->bytes)
 		push_place(s, t, io->addr + at, 0);
 	for (i = 0; i < io->nrecords && i < RECORDS_MAX; i++) {
-		/* it ends the handshake, unless the server has said nothing yet: early data */
-		first = s->changed[DIR_READ] && s->fd[DIR_WRITE] >= 0;
+		data = !ends_handshake(s, io->length[i]);
 		learn_cipher(s, DIR_READ, io->ctype[i], io->length[i]);
 		r = record_of(s, io, i);
 		at += HEADER_SIZE + r.length;
@@ -1084,7 +1097,7 @@ static void received(struct socket *s, struct thread *t, const struct io *io)
 			push_place(s, t, io->addr + at, 0);
 			push_place(s, t, front + HEADER_SIZE + r.length, 0);
 		}
-		if (!first)
+		if (data)
 			push_record(s, r);
 	}
 	if (at < io->bytes) /* the chain broke, or there was more than is told */
@@ -1179,8 +1192,10 @@ static void feed_io(struct process *p, const struct io *io)
 	if (!s)
 		return;
 	/* a client may have encrypted early data before it sends its first message */
-	if (!known && io->nrecords && io->ctype[0] == CTYPE_HANDSHAKE)
-		s->since = io->dir == DIR_READ ? io->fact.time : t ? MAX(t->last_io, 1) : 0;
+	if (!known && io->nrecords && io->ctype[0] == CTYPE_HANDSHAKE) {
+		s->accepted = io->dir == DIR_READ;
+		s->since = s->accepted ? io->fact.time : t ? MAX(t->last_io, 1) : 0;
+	}
 	if (t)
 		t->last_io = io->fact.time;
 	if (io->dir == DIR_WRITE)

@@ -205,6 +205,22 @@ static void change_cipher(int tid, int fd, __u64 sock, __u16 finished)
 	give(&io.fact, FACT_IO, tid, fd, sock);
 }
 
+/* TLS 1.3, what a server receives behind a change of cipher: a record of this length */
+static void first_record(int tid, int fd, __u64 sock, __u64 addr, __u16 length)
+{
+	struct io io = {
+		.dir = DIR_READ,
+		.addr = addr,
+		.bytes = 6 + 5 + length,
+		.nrecords = 2,
+		.length = {1, length},
+		.ctype = {20, 23},
+		.ends.family = 2,
+	};
+
+	give(&io.fact, FACT_IO, tid, fd, sock);
+}
+
 static void fact(enum fact_type type, int fd, __u64 sock)
 {
 	struct fact f = {0};
@@ -576,6 +592,17 @@ static void check_reads(void)
 		received(2, fd, 100 + fd, 0x9000 + 0x100 * fd, 5 + 10 + TLS13);
 	decrypt(1, 0xa, 10, 0x1005);
 	end("1:3", "a thread that had to wait while others received a thousand times the like");
+
+	begin();
+	hello(1, 3, 103);
+	hello_at(DIR_WRITE, 1, 3, 103);
+	first_record(1, 3, 103, 0x1000, 10 + TLS13);
+	decrypt(1, 0xa, 10, 0x1000 + 6 + 5);
+	hello(1, 4, 104);
+	hello_at(DIR_WRITE, 1, 4, 104);
+	first_record(1, 4, 104, 0x2000, 36 + TLS13);
+	decrypt(1, 0xb, 36, 0x2000 + 6 + 5);
+	end("1:3 2:-", "early data may come when the server has answered, but Finished is none");
 
 	begin();
 	hello(1, 3, 103);
