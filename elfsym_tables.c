@@ -645,6 +645,11 @@ static void find_old_rustls(struct finder *f)
 #define FAMILY_NEAR  0x1000 /* bytes that ExpectTraffic may be away from its family */
 #define TRAFFIC_SIZE 0x60   /* of ExpectTraffic at least */
 
+#define STATE_SHAPE(methods)                                                                       \
+	{                                                                                          \
+		methods, 8, 0x1000, 8                                                              \
+	}
+
 static const struct layout {
 	const char *name;
 	bool newer;		/* than 0.21 */
@@ -656,19 +661,12 @@ static const struct layout {
 	struct shape shape;
 } layouts[] = {
 	/* 1 export_keying_material, 2 extract_secrets, 3 send_key_update_request */
-	{"0.23.11+",
-	 true,
-	 4,
-	 BIT(1) | BIT(2) | BIT(3),
-	 BIT(1) | BIT(2),
-	 0,
-	 false,
-	 {5, 8, 0x1000, 8}},
+	{"0.23.11+", true, 4, BIT(1) | BIT(2) | BIT(3), BIT(1) | BIT(2), 0, false, STATE_SHAPE(5)},
 	/* the same without 3; also 0.21 with the feature secret_extraction */
-	{"0.22-0.23.10", false, 3, BIT(1) | BIT(2), BIT(1) | BIT(2), 0, false, {4, 8, 0x1000, 8}},
+	{"0.22-0.23.10", false, 3, BIT(1) | BIT(2), BIT(1) | BIT(2), 0, false, STATE_SHAPE(4)},
 	/* 1 is_traffic, 3 into_external_state */
-	{"0.24", true, 2, BIT(1) | BIT(3), BIT(1) | BIT(3), 1, true, {4, 8, 0x1000, 8}},
-	{"0.20-0.21", false, 2, BIT(1), BIT(1), 0, false, {3, 8, 0x1000, 8}},
+	{"0.24", true, 2, BIT(1) | BIT(3), BIT(1) | BIT(3), 1, true, STATE_SHAPE(4)},
+	{"0.20-0.21", false, 2, BIT(1), BIT(1), 0, false, STATE_SHAPE(3)},
 };
 
 #define METHODS_COMPARED 4

@@ -875,6 +875,13 @@ static __noinline struct call *find_call(struct thread *t, __u64 stack)
 	return innermost(t);
 }
 
+/* The call that returns, and its thread.  NULL as above, or of the thread nothing is known. */
+static __always_inline struct call *returning(struct regs *regs, struct thread **t)
+{
+	*t = current_thread();
+	return *t ? find_call(*t, stack_at_entry(regs)) : NULL;
+}
+
 #define PR_MSG_PEEK 2
 
 #define RUSTLS_RESULT_OK 7000 /* of rustls-ffi (rustls.h); the others are errors */
@@ -994,12 +1001,9 @@ static __always_inline bool is_kept(const struct call *call, int result)
 
 static __always_inline int call_return(bool sleepable, struct regs *regs)
 {
-	struct thread *t = current_thread();
-	struct call *call;
+	struct thread *t;
+	struct call *call = returning(regs, &t);
 
-	if (!t)
-		return 0;
-	call = find_call(t, stack_at_entry(regs));
 	if (!call)
 		return 0;
 	call->len = moved(sleepable, call, result(regs));
@@ -1129,12 +1133,9 @@ static __noinline __u64 io_result(struct call *call, __u64 error, __u64 count)
 /* The return of both */
 static __always_inline int method_return(bool sleepable, struct regs *regs)
 {
-	struct thread *t = current_thread();
-	struct call *call;
+	struct thread *t;
+	struct call *call = returning(regs, &t);
 
-	if (!t)
-		return 0;
-	call = find_call(t, stack_at_entry(regs));
 	if (!call)
 		return 0;
 	if (ROW_COUNT(call->row) == COUNT_IO_RESULT)
@@ -1501,12 +1502,9 @@ static __noinline bool parse_result(struct call *call, __u64 *w)
 
 static __always_inline int decrypt_return(bool sleepable, struct regs *regs)
 {
-	struct thread *t = current_thread();
-	struct call *call;
+	struct thread *t;
+	struct call *call = returning(regs, &t);
 
-	if (!t)
-		return 0;
-	call = find_call(t, stack_at_entry(regs));
 	if (!call)
 		return 0;
 	t->depth--;
