@@ -39,7 +39,8 @@ teardown() {
 http() {
 	local version UNREAD
 	for version in 1 2; do
-		# of HTTP/2 a server may still send some frames to a client that has what it wants
+		# of HTTP/2 a server may still send some frames to a client that has what it wants, and
+		# the client says goodbye when tokio takes its tasks apart, if another thread is in time
 		# shellcheck disable=SC2034 # for traced_streams
 		UNREAD=$((version == 2 ? 100 : 0))
 		with_every_tls "$STACKS/http_target" "$1" "$version" 23

@@ -396,9 +396,13 @@ class Comparison:
             ends.append(ends[-1] + len(call.data))
         for line in lines:
             starts.append(starts[-1] + line.len)
-        if key[1] == "read" and expected.startswith(seen) and \
-                len(expected) - len(seen) <= self.args.unread:
+        more = len(seen) - len(expected)
+        if key[1] == "read" and expected.startswith(seen) and -more <= self.args.unread:
             expected = seen
+        elif key[1] == "write" and seen.startswith(expected) and 0 < more <= self.args.unread:
+            # the one that did not read it has made the truth for both
+            lines = lines[:bisect.bisect_left(starts, len(expected))]
+            seen = b"".join(line.data for line in lines)
         if seen != expected:
             at = first_difference(seen, expected)
             where = lines[min(bisect.bisect_right(starts, at) - 1, len(lines) - 1)].where() \
@@ -603,7 +607,8 @@ def parse_args(argv):
     kind.add_argument("--attached-late", action="store_true", help="byte by byte, from somewhere in "
                       "the middle of every stream to its end")
     command.add_argument("--unread", type=int, default=0, metavar="BYTES", help="with --stream: so "
-                         "many at the end of what a peer wrote may not have been read")
+                         "many at the end of what one wrote may not have been read by the other, who may "
+                         "have made the truth for both")
     command.add_argument("--inner-truth", help="with --stream: of TLS within TLS, whose records are "
                          "the plaintext of --truth")
     command.add_argument("--peer-truth", help="with --stream: the writes that were read here")

@@ -300,6 +300,16 @@ class Wrong(Case):
         status, text = self.compare("json", chunks, "--stream", "--unread", "11")
         self.assertEqual(status, 0, text)
 
+        def lengthen(c):
+            last = [chunk for chunk in c if chunk["dir"] == "write" and chunk["data"]][-1]
+            c.append(dict(last, data=b"x" * 11, off=0))
+        unread(lengthen, "fd 5 write", at_most="10")
+        unread(lambda c: c[0].update(data=c[0]["data"] + b"x" * 11), "fd 5 write")
+        chunks = chunks_of(TRUTH)
+        lengthen(chunks)
+        status, text = self.compare("json", [c for c in chunks if c["data"]], "--stream", "--unread", "11")
+        self.assertEqual(status, 0, text)
+
     def test_peer_truth(self):
         reads = [call for call in TRUTH if call[0] == "read"]
         peer = [("write", 9, data) for _, _, data in reads]
