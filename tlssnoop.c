@@ -2156,6 +2156,8 @@ static int read_apart(pid_t pid, const struct mapping *m, bool served)
 		waitpid(child, NULL, 0);
 	if (from)
 		fclose(from);
+	else
+		close(ends[0]);
 	return n;
 }
 

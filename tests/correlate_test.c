@@ -190,31 +190,18 @@ static void hello(int tid, int fd, __u64 sock)
 	hello_at(DIR_READ, tid, fd, sock);
 }
 
-/* The end of a handshake of TLS 1.2: from here on encrypted, and Finished, so long */
-static void change_cipher(int tid, int fd, __u64 sock, __u16 finished)
+/* A change of cipher, and behind it a record of this type and length: of TLS 1.2 Finished (22), of
+ * TLS 1.3 whatever it is (23) */
+static void change_cipher(enum direction dir, int tid, int fd, __u64 sock, __u64 addr, __u8 ctype,
+			  __u16 length)
 {
 	struct io io = {
-		.dir = DIR_WRITE,
-		.bytes = 6 + 5 + finished,
-		.nrecords = 2,
-		.length = {1, finished},
-		.ctype = {20, 22},
-		.ends.family = 2,
-	};
-
-	give(&io.fact, FACT_IO, tid, fd, sock);
-}
-
-/* TLS 1.3, what a server receives behind a change of cipher: a record of this length */
-static void first_record(int tid, int fd, __u64 sock, __u64 addr, __u16 length)
-{
-	struct io io = {
-		.dir = DIR_READ,
+		.dir = dir,
 		.addr = addr,
 		.bytes = 6 + 5 + length,
 		.nrecords = 2,
 		.length = {1, length},
-		.ctype = {20, 23},
+		.ctype = {20, ctype},
 		.ends.family = 2,
 	};
 
@@ -342,7 +329,7 @@ static void check_lengths(void)
 		begin();
 		if (rows[i].finished) {
 			hello(1, 3, 103);
-			change_cipher(1, 3, 103, rows[i].finished);
+			change_cipher(DIR_WRITE, 1, 3, 103, 0, 22, rows[i].finished);
 		}
 		encrypt(1, 0xa, rows[i].plain);
 		sent(1, 3, 103, rows[i].record, 0);
@@ -596,11 +583,11 @@ static void check_reads(void)
 	begin();
 	hello(1, 3, 103);
 	hello_at(DIR_WRITE, 1, 3, 103);
-	first_record(1, 3, 103, 0x1000, 10 + TLS13);
+	change_cipher(DIR_READ, 1, 3, 103, 0x1000, 23, 10 + TLS13);
 	decrypt(1, 0xa, 10, 0x1000 + 6 + 5);
 	hello(1, 4, 104);
 	hello_at(DIR_WRITE, 1, 4, 104);
-	first_record(1, 4, 104, 0x2000, 36 + TLS13);
+	change_cipher(DIR_READ, 1, 4, 104, 0x2000, 23, 36 + TLS13);
 	decrypt(1, 0xb, 36, 0x2000 + 6 + 5);
 	end("1:3 2:-", "early data may come when the server has answered, but Finished is none");
 
